@@ -1,0 +1,51 @@
+# Two commands to know: `make demo` and `make test`. Both work on a fresh clone with Python 3.11 or newer.
+#
+#   VENV=/their/env          use that environment (created where there is none)
+#   CONSTRAINTS=/dev/null    let pip choose every version, for an environment with its own torch
+#   PYTHON=python3.12        the interpreter of a new environment
+
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+TESTS ?= tests
+WORKERS ?= 2
+SCRATCH ?= demo-out
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo    train two small networks, analyze both, write reports to $(SCRATCH)/"
+	@echo "make test    all tests"
+	@echo "make check   ruff, pyright, import-linter"
+	@echo "make bench   speed, against the limit and against plain torch.func"
+
+demo: $(VENV)/.dynstab-demo
+	@$(BIN)/dynstab demo --out $(SCRATCH)
+
+test: $(VENV)/.dynstab-test
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+check: $(VENV)/.dynstab-test,dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.dynstab-test
+	@$(BIN)/python tests/benchmarks/bench_tangents.py
+
+clean:
+	rm -rf build dist $(SCRATCH) .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# One stamp per set of extras, renewed when what is to be installed changes.
+$(VENV)/.dynstab-%: pyproject.toml $(wildcard $(CONSTRAINTS)) | $(BIN)/python
+	@echo "installing dynstab[$*] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]' -c $(CONSTRAINTS)
+	@touch '$@'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

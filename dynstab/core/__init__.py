@@ -1,0 +1,1 @@
+"""Immutable nouns: plain data, no tensor, no torch."""

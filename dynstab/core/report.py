@@ -1,0 +1,167 @@
+"""The report: everything that was found, as plain data, schema version 1.0."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from dynstab.core.config import Config
+from dynstab.core.errors import ReportError
+from dynstab.core.flag import Flag, Verdict
+from dynstab.core.frozen import Frozen
+from dynstab.core.measurements import Measurements
+
+SCHEMA_VERSION = "1.0"
+
+
+class Provenance(Frozen):
+    """Who measured, when, with what. `routes` counts the ops by how they were linearised."""
+
+    dynstab: str
+    torch: str
+    device: str
+    dtype: str
+    seed: int
+    config: Config
+    created: str
+    seconds: float
+    products: int
+    samples: int = 1
+    routes: dict[str, int] = {}
+    interrupted: bool = False
+
+
+class ModelInfo(Frozen):
+    source: str
+    format: str
+    class_name: str = Field(alias="class")
+    parameters: int
+    trusted: bool
+    dtype: str = "float32"
+
+    model_config = {**Frozen.model_config, "populate_by_name": True, "serialize_by_alias": True}
+
+
+class Check(Frozen):
+    """One verification of the capture. `error` is the largest relative deviation; `detail` says what was compared."""
+
+    check: str
+    passed: bool
+    error: float | None
+    detail: str = ""
+
+
+class StateInfo(Frozen):
+    """`size` counts the entries for one input; `tokens` is how many positions share the features, if any."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    tokens: int | None = None
+
+
+class StepInfo(Frozen):
+    index: int
+    name: str
+    kind: Literal["residual", "plain", "transition"]
+    source: int
+    target: int
+    residual_coefficient: float | None = None
+    block: str = ""
+    parameters: int = 0
+
+
+class SystemInfo(Frozen):
+    kind: str
+    time_unit: str
+    inputs: tuple[str, ...]
+    states: tuple[StateInfo, ...]
+    steps: tuple[StepInfo, ...]
+    rung: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Report(Frozen):
+    """What `dynstab analyze` found: see the schema in `Report.model_json_schema()`."""
+
+    schema_version: str = SCHEMA_VERSION
+    provenance: Provenance
+    model: ModelInfo
+    verification: tuple[Check, ...]
+    system: SystemInfo
+    measurements: Measurements
+    flags: tuple[Flag, ...]
+    verdict: Verdict
+
+    def to_json(self) -> str:
+        """The report as JSON text, non-finite numbers as strings."""
+        return self.model_dump_json(indent=1, by_alias=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON, whole or not at all.
+
+        Raises:
+            ReportError: the file cannot be written.
+        """
+        write_whole(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Read a report of this major schema version.
+
+        Raises:
+            ReportError: no such file, not JSON, not a report, or of another schema version.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReportError(f"{path} cannot be read as a report ({error})", expected="a report.json") from error
+        try:
+            report = cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"])) or "the file"
+            raise ReportError(
+                f"{path} is not a dynstab report ({at}: {first['msg']})", expected="JSON that dynstab wrote"
+            ) from error
+        if report.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ReportError(
+                f"{path} has schema version {report.schema_version}",
+                expected=f"{SCHEMA_VERSION.split('.')[0]}.x",
+                remedy="render it with the dynstab that wrote it",
+            )
+        return report
+
+    def __str__(self) -> str:
+        from dynstab.render import render
+
+        return render(self, "console")
+
+    def __repr__(self) -> str:
+        return f"<Report {self.model.class_name}: {self.verdict.kind}, {len(self.flags)} flags>"
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file atomically: a reader sees the old file or the new one, never a half."""
+    target = Path(path)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
+            file.write(text)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be written ({error.strerror or error})", remedy="choose a writable path"
+        ) from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of report.json."""
+    return Report.model_json_schema(by_alias=True)
