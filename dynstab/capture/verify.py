@@ -1,0 +1,91 @@
+"""Does the graph compute what the model computes, and does it follow the parameters?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dynstab.capture.graph import Graph
+from dynstab.core.report import Check
+
+if TYPE_CHECKING:
+    from dynstab.capture.capture import Subject
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The relative deviation that rounding through a deep network may cause."""
+    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 5e-2)
+
+
+def deviation(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest deviation over all floating tensors, relative to each tensor's largest finite entry.
+
+    Infinite where shapes differ or where only one side is finite.
+    """
+    if len(got) != len(expected):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(got, expected, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if not (b.is_floating_point() or b.is_complex()) or b.numel() == 0:
+            continue
+        finite = torch.isfinite(b)
+        if not torch.equal(finite, torch.isfinite(a)):
+            return float("inf")
+        if finite.any():
+            scale = b[finite].abs().max().clamp_min(torch.finfo(b.dtype).tiny)
+            worst = max(worst, float((a[finite] - b[finite]).abs().max() / scale))
+    return worst
+
+
+def check_output(graph: Graph, expected: Sequence[Tensor]) -> Check:
+    """The graph's outputs are those of eager mode."""
+    error = deviation(graph.call(), expected)
+    limit = max(tolerance(t.dtype) for t in expected if t.is_floating_point() or t.is_complex())
+    return Check(
+        check="output equals eager",
+        passed=error <= limit,
+        error=error,
+        detail=f"{len(expected)} tensors, relative to their largest entry, limit {limit:g}",
+    )
+
+
+def check_live_parameters(graph: Graph, subject: Subject) -> Check:
+    """The graph still equals eager mode after every parameter is perturbed.
+
+    A second, smaller perturbation is tried where the first crosses a branch that depends on
+    data (a router that chooses other experts), which no straight-line graph can follow.
+    """
+    name = "parameters are live"
+    if not any(t.is_floating_point() for t in subject.parameters.values()):
+        return Check(check=name, passed=True, error=0.0, detail="the model has no floating-point parameter")
+    error = float("inf")
+    for size in (1e-2, 1e-4):
+        perturbed = _perturb(list(subject.parameters.values()), size)
+        expected = [tensor.clone() for tensor in subject.run(perturbed)]
+        with torch.no_grad():
+            got = list(graph.module(*perturbed, *graph.inputs))
+        error = deviation(got, expected)
+        limit = max(tolerance(t.dtype) for t in expected if t.is_floating_point() or t.is_complex())
+        if error <= limit:
+            return Check(
+                check=name, passed=True, error=error, detail=f"all parameters perturbed by {size:g}, limit {limit:g}"
+            )
+    return Check(check=name, passed=False, error=error, detail="after a perturbation of all parameters by 1e-4")
+
+
+def _perturb(parameters: Sequence[Tensor], size: float) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def moved(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float32).to(tensor)
+        # Multiplicative, so that variances stay positive; zeros move too, or a baked zero would pass.
+        return tensor.detach() * (1 + size * noise) + (tensor.detach() == 0) * size * noise
+
+    return [moved(tensor) for tensor in parameters]
