@@ -26,6 +26,7 @@ class Subject:
 
     Attributes:
         parameters: name -> tensor, parameters then buffers, in the dtype and on the device of the analysis.
+        learned: the names among them that are parameters.
         inputs, input_names: the tensors among the arguments.
     """
 
@@ -39,7 +40,9 @@ class Subject:
         device: torch.device | None = None,
     ) -> None:
         self.module = module
-        named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        learned = dict(module.named_parameters())
+        named = {**learned, **dict(module.named_buffers())}
+        self.learned = frozenset(learned)
         self.parameters = {name: _cast(tensor, dtype, device) for name, tensor in named.items()}
         leaves, self._spec = pytree.tree_flatten((args, dict(kwargs)))
         self._leaves = [_cast(leaf, dtype, device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -50,15 +53,25 @@ class Subject:
 
     def __call__(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that forward returns; notes their paths."""
+        found = list(tensor_leaves(self.forward(parameters, inputs)))
+        self.output_paths = tuple(path for path, _ in found)
+        return [tensor for _, tensor in found]
+
+    def forward(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
+        """What forward returns with these parameters and inputs in place."""
         leaves = list(self._leaves)
         for position, value in zip(self._positions, inputs, strict=True):
             leaves[position] = value
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
         replaced = dict(zip(self.parameters, parameters, strict=True))
-        result = functional_call(self.module, replaced, args, kwargs)
-        found = list(tensor_leaves(result))
-        self.output_paths = tuple(path for path, _ in found)
-        return [tensor for _, tensor in found]
+        return functional_call(self.module, replaced, args, kwargs)
+
+    def differentiable(self) -> list[Tensor]:
+        """The parameters and buffers, the former as fresh leaves that require gradients."""
+        return [
+            tensor.detach().requires_grad_() if name in self.learned and tensor.is_floating_point() else tensor
+            for name, tensor in self.parameters.items()
+        ]
 
     def run(self, parameters: Sequence[Tensor] | None = None, inputs: Sequence[Tensor] | None = None) -> list[Tensor]:
         """One eager run without gradients, in the context that tracing uses.

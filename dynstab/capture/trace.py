@@ -126,9 +126,14 @@ def trace(
 
 
 def _clean(graph_module: fx.GraphModule) -> None:
-    """Strip grad-mode nodes and dead code; name the module of every node."""
+    """Strip grad-mode nodes and dead code; name the module of every node, and whether gradients were off."""
     graph = graph_module.graph
     graph.set_codegen(CodeGen())  # flat placeholders in, a flat list out
+    gradients = True
+    for node in graph.nodes:
+        if getattr(node.target, "__name__", "") == "_set_grad_enabled":
+            gradients = bool(node.args[0])
+        node.meta["no_grad"] = not gradients
     for node in reversed(list(graph.nodes)):
         if getattr(node.target, "__name__", "") in _STRIPPED and not node.users:
             graph.erase_node(node)

@@ -1,0 +1,45 @@
+"""What `dynstab inspect` shows: the system that was found and what measuring it would cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dynstab.core.frozen import Frozen
+from dynstab.core.report import Check, ModelInfo, SystemInfo
+
+
+class Cost(Frozen):
+    """An estimate made from one timed product.
+
+    Attributes:
+        products: Jacobian products through the whole network, all inputs counted.
+        seconds_per_product: of one tangent of one input through all steps. seconds: of the analysis.
+        bytes_per_tangent: memory that one tangent of all inputs takes. recorded_bytes: of the recorded run.
+    """
+
+    products: int
+    seconds_per_product: float
+    seconds: float
+    bytes_per_tangent: int
+    recorded_bytes: int
+
+
+class Inspection(Frozen):
+    """A system before it is measured; printing it in a rich console shows a table."""
+
+    model: ModelInfo
+    system: SystemInfo
+    verification: tuple[Check, ...]
+    routes: dict[str, int] = {}
+    effort: str
+    cost: Cost
+
+    def __rich__(self) -> Any:
+        from dynstab.render.inspection import inspection_page
+
+        return inspection_page(self)
+
+    def __str__(self) -> str:
+        from dynstab.render.inspection import inspection_text
+
+        return inspection_text(self)
