@@ -31,8 +31,8 @@ test: $(VENV)/.dynstab-test
 check: $(VENV)/.dynstab-test,dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
-	@$(BIN)/lint-imports
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py

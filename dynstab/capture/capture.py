@@ -26,7 +26,7 @@ class Subject:
 
     Attributes:
         parameters: name -> tensor, parameters then buffers, in the dtype and on the device of the analysis.
-        learned: the names among them that are parameters.
+        learned: the names among them that are parameters. cast: their dtype is not the module's own.
         inputs, input_names: the tensors among the arguments.
     """
 
@@ -38,11 +38,13 @@ class Subject:
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
+        seed: int = 0,
     ) -> None:
-        self.module = module
+        self.module, self.seed = module, seed
         learned = dict(module.named_parameters())
         named = {**learned, **dict(module.named_buffers())}
         self.learned = frozenset(learned)
+        self.cast = any(t.is_floating_point() and dtype not in (None, t.dtype) for t in learned.values())
         self.parameters = {name: _cast(tensor, dtype, device) for name, tensor in named.items()}
         leaves, self._spec = pytree.tree_flatten((args, dict(kwargs)))
         self._leaves = [_cast(leaf, dtype, device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -58,7 +60,11 @@ class Subject:
         return [tensor for _, tensor in found]
 
     def forward(self, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> Any:
-        """What forward returns with these parameters and inputs in place."""
+        """What forward returns with these parameters and inputs in place, under the same random draws each time.
+
+        Call it only where the random state is put back (see `isolated`).
+        """
+        torch.manual_seed(self.seed)
         leaves = list(self._leaves)
         for position, value in zip(self._positions, inputs, strict=True):
             leaves[position] = value
@@ -69,7 +75,7 @@ class Subject:
     def differentiable(self) -> list[Tensor]:
         """The parameters and buffers, the former as fresh leaves that require gradients."""
         return [
-            tensor.detach().requires_grad_() if name in self.learned and tensor.is_floating_point() else tensor
+            tensor.detach().requires_grad_() if name in self.learned and tensor.is_floating_point() else tensor.clone()
             for name, tensor in self.parameters.items()
         ]
 
@@ -79,12 +85,12 @@ class Subject:
         Raises:
             InputError: forward raised.
         """
+        values = list(self.parameters.values()) if parameters is None else parameters
+        # Buffers are cloned: a forward that moves its statistics must not move those of the next run.
+        fresh = [t if name in self.learned else t.clone() for name, t in zip(self.parameters, values, strict=True)]
         with torch.no_grad(), tracing_context():
             try:
-                return self(
-                    list(self.parameters.values()) if parameters is None else parameters,
-                    self.inputs if inputs is None else inputs,
-                )
+                return self(fresh, self.inputs if inputs is None else inputs)
             except Exception as error:
                 shapes = ", ".join(
                     f"{name}: {tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}"
@@ -92,7 +98,8 @@ class Subject:
                 )
                 raise InputError(
                     f"the model rejects the input ({shapes or 'no tensor'}): {one_line(error)}",
-                    remedy="give inputs that its forward accepts, e.g. --input randn:8,3,32,32",
+                    remedy="give inputs that its forward accepts, e.g. --input randn:8,3,32,32"
+                    + (", or analyse in another --dtype" if self.cast else ""),
                 ) from error
 
 
@@ -130,15 +137,13 @@ def capture(
         InputError: the model rejects the inputs.
         CaptureError: it returns no floating tensor, or no way of tracing gives what eager gives.
     """
-    subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device)
+    subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
     with isolated(subject.module):
-        return _climb(subject, seed)
+        return _climb(subject)
 
 
-def _climb(subject: Subject, seed: int) -> tuple[Graph, Subject, tuple[Check, ...]]:
-    torch.manual_seed(seed)
+def _climb(subject: Subject) -> tuple[Graph, Subject, tuple[Check, ...]]:
     subject.run()  # lazy imports and caches happen here, not under the trace
-    torch.manual_seed(seed)
     expected = [tensor.clone() for tensor in subject.run()]
     if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in expected):
         raise CaptureError(
@@ -148,7 +153,7 @@ def _climb(subject: Subject, seed: int) -> tuple[Graph, Subject, tuple[Check, ..
     reasons: list[str] = []
     for rung in RUNGS:
         try:
-            graph = _trace(rung, subject, seed)
+            graph = _trace(rung, subject)
             checks = (check_output(graph, expected), check_live_parameters(graph, subject))
         except InputError:
             raise
@@ -161,13 +166,12 @@ def _climb(subject: Subject, seed: int) -> tuple[Graph, Subject, tuple[Check, ..
     raise CaptureError("the model cannot be traced (" + " | ".join(reasons) + ")")
 
 
-def _trace(rung: str, subject: Subject, seed: int) -> Graph:
-    torch.manual_seed(seed)
+def _trace(rung: str, subject: Subject) -> Graph:
     parameters = list(subject.parameters.values())
     graph_module = trace(rung, subject, subject.module, parameters, subject.inputs)
-    torch.manual_seed(seed)
+    torch.manual_seed(subject.seed)
     frozen = freeze_random(graph_module, [*parameters, *subject.inputs])
-    notes = (f"{frozen} random ops replayed with the draws of seed {seed}",) if frozen else ()
+    notes = (f"{frozen} random ops replayed with the draws of seed {subject.seed}",) if frozen else ()
     return Graph(
         module=graph_module,
         parameters=subject.parameters,
@@ -199,7 +203,7 @@ def capture_function(function: Callable[..., Any], args: tuple[Any, ...]) -> Gra
     module = function if isinstance(function, nn.Module) else _Function(function)
     subject = Subject(unwrap(module), args, {})
     with isolated(subject.module, training=True):
-        return _climb(subject, 0)[0]
+        return _climb(subject)[0]
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:

@@ -1,0 +1,56 @@
+"""Report -> text. A renderer formats what is there: it needs neither the model nor torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from dynstab.core.errors import ConfigError
+from dynstab.core.report import Report
+from dynstab.render import formats as _formats
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["formats", "print_report", "render"]
+
+
+def formats() -> list[str]:
+    """The names of all formats: each is one module of `dynstab.render.formats`."""
+    return sorted(module.name for module in pkgutil.iter_modules(_formats.__path__))
+
+
+def render(report: Report, format: str = "console", **options: Any) -> str:
+    """The report in one of `formats()`.
+
+    Args:
+        options: of that format: `width` (console), `all_steps` (console, markdown), `rules` (sarif, junit:
+            every rule that was run, so that those which stayed silent are listed too).
+
+    Raises:
+        ConfigError: no such format, or an option that it does not take.
+    """
+    write = _module(format).render
+    accepted = [name for name in inspect.signature(write).parameters if name != "report"]
+    unknown = [name for name in options if name not in accepted]
+    if unknown:
+        raise ConfigError(
+            f"the format {format} has no option {unknown[0]!r}", expected=", ".join(accepted) or "no options"
+        )
+    return write(report, **options)
+
+
+def print_report(report: Report, console: Console, all_steps: bool = False) -> None:
+    """Print the console format in the console's own width, colors and encoding."""
+    from dynstab.render.formats.console import print_report as write
+
+    write(report, console, all_steps=all_steps)
+
+
+def _module(format: str) -> ModuleType:
+    if format not in formats():
+        raise ConfigError(f"there is no format {format!r}", expected=f"one of {', '.join(formats())}")
+    return importlib.import_module(f"{_formats.__name__}.{format}")

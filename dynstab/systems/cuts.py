@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from dynstab.systems.dependence import Chain, Values, is_mixing
 from dynstab.systems.naming import common_path
-from dynstab.systems.residual import coefficient, is_shift
+from dynstab.systems.residual import coefficient, shift
 
 _FEW_PRODUCTS = 2  # a stretch with no more matrix products than this is one step
 _BLOCK_PRODUCTS = 8  # nor is a module with no more than this many taken apart
@@ -103,7 +103,7 @@ def _refine(sweep: Sweep, low: Cut, high: Cut) -> list[Cut]:
 
 def _next_residual(stops: list[Cut], at: int, values: Values) -> int | None:
     """The nearest later cut that ends a residual step from here: a branch's own cuts lie in between."""
-    if is_shift(stops[at], stops[at + 1], values):
+    if shift(stops[at], stops[at + 1], values) is not None:
         return None
     for later in range(at + 1, min(at + 1 + _BRANCH, len(stops))):
         if coefficient(stops[at], stops[later], values) is not None:

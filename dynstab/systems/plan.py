@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
+from math import prod
 
 from torch import Tensor, fx
 
@@ -17,7 +18,7 @@ from dynstab.core.errors import StateError
 from dynstab.systems.cuts import Cut
 from dynstab.systems.dependence import Chain, Values, is_mixing
 from dynstab.systems.naming import block_of, common_path, name_of
-from dynstab.systems.residual import coefficient, is_shift
+from dynstab.systems.residual import coefficient, shift
 
 
 class Weight(Enum):
@@ -31,6 +32,8 @@ class Weight(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
+    """What happens between two fine cuts; `alpha` is the multiple of the source, None where there is none."""
+
     low: Cut
     high: Cut
     nodes: tuple[fx.Node, ...]
@@ -69,7 +72,7 @@ def plan_steps(
     if states:
         groups = _by_name(segments, states)
     elif granularity == "fine":
-        groups = [[segment] for segment in segments]
+        groups = _settle(_apart(segments, values, batch), values, batch)
     else:
         groups = _settle(_gather(segments), values, batch)
         if granularity == "block":
@@ -79,16 +82,16 @@ def plan_steps(
 
 def _segment(chain: Chain, low: Cut, high: Cut, values: Values) -> Segment:
     nodes = tuple(chain.nodes[low.position + 1 : high.position + 1])
-    alpha = coefficient(low, high, values)
+    alpha, scale = coefficient(low, high, values), shift(low, high, values)
     if alpha is not None:
         weight = Weight.RESIDUAL
-    elif is_shift(low, high, values):
+    elif scale is not None:
         weight = Weight.TRIVIAL
     else:
         weight = Weight.MIXING if any(is_mixing(node) for node in nodes) else Weight.POINTWISE
     paths = [node.meta.get("path", "") for node in nodes]
-    where = paths[-1] if alpha is not None else common_path(path for path in paths if path)
-    return Segment(low=low, high=high, nodes=nodes, weight=weight, alpha=alpha, block=block_of(where))
+    where = paths[-1] if weight is Weight.RESIDUAL else common_path(path for path in paths if path)
+    return Segment(low=low, high=high, nodes=nodes, weight=weight, alpha=alpha or scale, block=block_of(where))
 
 
 def _gather(segments: list[Segment]) -> list[list[Segment]]:
@@ -112,6 +115,21 @@ def _gather(segments: list[Segment]) -> list[list[Segment]]:
     if lead:
         groups.append(lead) if _matters(lead) or not groups else groups[-1].extend(lead)
     return groups
+
+
+def _apart(segments: list[Segment], values: Values, batch: int | None) -> list[list[Segment]]:
+    """Every segment by itself, but for trivial ones, and cuts in which the inputs cannot be told apart."""
+    groups: list[list[Segment]] = [[]]
+    for segment in segments:
+        full = any(s.weight is not Weight.TRIVIAL for s in groups[-1])
+        if segment.weight is not Weight.TRIVIAL and full and _batched(segment.low, values, batch):
+            groups.append([])
+        groups[-1].append(segment)
+    return groups
+
+
+def _batched(cut: Cut, values: Values, batch: int | None) -> bool:
+    return batch is None or all(batch in values[node].shape for node in cut.live)
 
 
 def _same_tangle(before: Segment, segment: Segment) -> bool:
@@ -223,14 +241,10 @@ def _by_name(segments: list[Segment], globs: tuple[str, ...]) -> list[list[Segme
 
 def _step(group: list[Segment]) -> PlannedStep:
     nodes = tuple(node for segment in group for node in segment.nodes)
-    residual = [segment.alpha for segment in group if segment.weight is Weight.RESIDUAL]
-    mixing = any(segment.weight is Weight.MIXING for segment in group)
     main = max(group, key=lambda segment: segment.weight.value)
-    alpha: float | None = None
-    if residual and not mixing:
-        alpha = 1.0
-        for factor in residual:
-            alpha *= factor or 1.0
+    factors = [segment.alpha for segment in group if segment.alpha is not None]
+    residual = main.weight is Weight.RESIDUAL and not any(s.weight is Weight.MIXING for s in group)
+    alpha = prod(factors) if residual else None
     return PlannedStep(low=group[0].low, high=group[-1].high, nodes=nodes, alpha=alpha, block=main.block)
 
 

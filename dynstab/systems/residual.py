@@ -31,20 +31,21 @@ def moving(low: Cut, high: Cut) -> tuple[fx.Node, fx.Node] | None:
 
 def coefficient(low: Cut, high: Cut, values: Values) -> float | None:
     """The residual coefficient alpha of the step, None where it is not residual."""
-    pair = moving(low, high)
-    if pair is None or values[pair[0]].numel() != values[pair[1]].numel():
-        return None
-    alpha, rest = _Follower(pair[0], frozenset(low.live), values).split(pair[1])
+    alpha, rest = _split(low, high, values)
     return alpha if rest and alpha != 0 else None
 
 
-def is_shift(low: Cut, high: Cut, values: Values) -> bool:
-    """Whether the step only reorders nothing and adds what does not depend on its source: J = alpha I."""
+def shift(low: Cut, high: Cut, values: Values) -> float | None:
+    """alpha where the step is v = alpha u + constant, in the same order of entries; None otherwise."""
+    alpha, rest = _split(low, high, values)
+    return alpha if not rest and alpha != 0 else None
+
+
+def _split(low: Cut, high: Cut, values: Values) -> tuple[float, bool]:
     pair = moving(low, high)
     if pair is None or values[pair[0]].numel() != values[pair[1]].numel():
-        return False
-    alpha, rest = _Follower(pair[0], frozenset(low.live), values).split(pair[1])
-    return alpha != 0 and not rest
+        return 0.0, True
+    return _Follower(pair[0], frozenset(low.live), values).split(pair[1])
 
 
 class _Follower:

@@ -1,0 +1,103 @@
+"""A report on its way out: to stdout, to a file, and into the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dynstab.cli.consoles import output
+from dynstab.cli.exits import FINDINGS, INTERRUPTED
+from dynstab.core.errors import ConfigError
+from dynstab.core.flag import Flag, Severity
+from dynstab.core.report import Report
+
+if TYPE_CHECKING:
+    from dynstab.diagnostics import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What the user asked to be done with a report, checked before anything is measured.
+
+    Attributes:
+        format: of stdout. json: file for report.json, "-" for stdout in place of `format`, or None.
+        all_steps: show the unremarkable ones too. severity, codes: what makes the exit code 1.
+    """
+
+    format: str
+    json: str | None
+    all_steps: bool
+    severity: Severity | None
+    codes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Delivery:
+        """Take the options of `report_options` out of `options`.
+
+        Raises:
+            ConfigError: --fail-on names neither a severity nor a rule, or there is no folder for --json.
+        """
+        severity, codes = _fail_on(options.pop("fail_on"))
+        json = options.pop("json")
+        if json not in (None, "-") and not Path(json).parent.is_dir():
+            raise ConfigError(f"there is no folder {Path(json).parent} for --json {json}", remedy="make it first")
+        return cls(
+            format=options.pop("format"),
+            json=json,
+            all_steps=options.pop("all_steps"),
+            severity=severity,
+            codes=codes,
+        )
+
+    def deliver(self, report: Report) -> int:
+        """Write the report everywhere it was asked for; the exit code."""
+        if self.json == "-":
+            click.echo(report.to_json())
+        else:
+            self._show(report)
+        if self.json not in (None, "-"):
+            report.save(self.json)
+        if report.provenance.interrupted:
+            return INTERRUPTED
+        return FINDINGS if any(map(self._fails, report.flags)) else 0
+
+    def _show(self, report: Report) -> None:
+        from dynstab.render import print_report, render
+
+        if self.format == "console":
+            print_report(report, output(), all_steps=self.all_steps)
+        else:
+            click.echo(render(report, self.format, **self._extras(report)).rstrip("\n"))
+
+    def _extras(self, report: Report) -> dict[str, Any]:
+        """What only some formats take: for machines, the rules that stayed silent as well."""
+        if self.format == "markdown":
+            return {"all_steps": self.all_steps}
+        return {"rules": _rules_run(report)} if self.format in ("sarif", "junit") else {}
+
+    def _fails(self, flag: Flag) -> bool:
+        severe = self.severity is not None and flag.severity.rank >= self.severity.rank
+        return severe or flag.code in self.codes
+
+
+def _rules_run(report: Report) -> list[Rule]:
+    from dynstab.diagnostics import all_rules, matching_rules
+
+    config = report.provenance.config
+    chosen = {rule.code for selector in config.select for rule in matching_rules(selector)}
+    ignored = {rule.code for selector in config.ignore for rule in matching_rules(selector)}
+    return [rule for rule in all_rules() if (rule.code in chosen or not chosen) and rule.code not in ignored]
+
+
+def _fail_on(text: str | None) -> tuple[Severity | None, tuple[str, ...]]:
+    """`error` or `warning` or rules, also mixed: the severity and the codes."""
+    from dynstab.diagnostics import matching_rules
+
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    severities = [Severity(word) for word in words if word in ("warning", "error")]
+    rules = [word for word in words if word not in ("warning", "error")]
+    codes = tuple(rule.code for word in rules for rule in matching_rules(word))
+    return min(severities, key=lambda severity: severity.rank, default=None), codes

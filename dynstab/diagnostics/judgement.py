@@ -1,0 +1,116 @@
+"""From two readings to one word: stable, exploding, vanishing, mixed or inconclusive."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from dynstab.diagnostics.facts import Facts, finite, first_broken_state, last_broken_derivative
+from dynstab.diagnostics.readings import Reading, gradient_reading, signal_reading
+from dynstab.diagnostics.thresholds import HEALTHY
+from dynstab.diagnostics.words import change, magnitude, number
+
+Kind = Literal["stable", "exploding", "vanishing", "mixed", "inconclusive"]
+_KINDS: dict[int, Kind] = {1: "exploding", -1: "vanishing"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A kind, the sentence that gives its reason, and the readings that decided, gradients first."""
+
+    kind: Kind
+    reason: str
+    readings: tuple[Reading, ...] = ()
+
+
+def judge(facts: Facts) -> Judgement:
+    """The kind of a system; whatever makes the numbers meaningless is asked first."""
+    obstacle = _obstacle(facts)
+    if obstacle is not None:
+        return obstacle
+    gradient, signal = gradient_reading(facts), signal_reading(facts)
+    readings = tuple(reading for reading in (gradient, signal) if reading is not None)
+    troubled = tuple(reading for reading in readings if reading.trouble)
+    if troubled:
+        return _trouble(facts, troubled)
+    if gradient is None:
+        reason = facts.measurements.network.log_gradient_gain.outcome.rstrip(".")
+        return Judgement(kind="inconclusive", reason=f"No gradient gain was measured: {reason}.", readings=readings)
+    for reading in readings:
+        if (reading.beyond and not reading.significant) or reading.standard_error > HEALTHY:
+            return Judgement(kind="inconclusive", reason=_undecided(reading), readings=(reading,))
+    return Judgement(kind="stable", reason=_stable(facts, gradient, signal), readings=readings)
+
+
+def _obstacle(facts: Facts) -> Judgement | None:
+    """Why no verdict can rest on the gains: nothing there, not the model, or not numbers."""
+    if not facts.system.steps:
+        return Judgement(kind="inconclusive", reason="There is nothing to analyse: the system has no step.")
+    if facts.failed_checks and not facts.linearised_otherwise:
+        names = ", ".join(check.check for check in facts.failed_checks)
+        reason = f"The capture failed its verification ({names}): the numbers may describe another function."
+        return Judgement(kind="inconclusive", reason=reason)
+    if first_broken_state(facts) is not None:
+        return _broken(facts)
+    gain = facts.measurements.network.log_gradient_gain.value
+    step = last_broken_derivative(facts)
+    if step is not None or (gain is not None and math.isnan(gain)):
+        place = "the gradient" if step is None else f"the derivative of {facts.place(step)}"
+        return Judgement(kind="inconclusive", reason=f"All states are finite, but {place} is not.")
+    return None
+
+
+def _broken(facts: Facts) -> Judgement:
+    """NaN or infinity: an explosion where the states before it grew towards it, else of unknown cause."""
+    state, signal = first_broken_state(facts), signal_reading(facts)
+    place = facts.state_name(state.index) if state else "a state"
+    if signal is not None and signal.trouble > 0:
+        reason = f"Signals explode: they {change(signal.value)}, and then {place} is not finite any more."
+        return Judgement(kind="exploding", reason=reason, readings=(signal,))
+    reason = f"NaN or infinity appears first in {place}, and what lies before it does not explode: no gain can be read."
+    return Judgement(kind="inconclusive", reason=reason)
+
+
+def _trouble(facts: Facts, troubled: tuple[Reading, ...]) -> Judgement:
+    signs = {reading.trouble for reading in troubled}
+    raw = finite(facts.measurements.network.raw_log_gradient_gain)
+    clauses = "; ".join(_clause(facts, reading) for reading in troubled)
+    if len(signs) > 1:
+        return Judgement(kind="mixed", reason=f"{clauses}.", readings=troubled)
+    gradient = troubled[0].measure == "network.log_gradient_gain"
+    if gradient and raw is not None and abs(raw) > HEALTHY and raw * troubled[0].value < 0:
+        reason = f"{clauses}; without the rescaling by the states they {change(raw)}, which contradicts it."
+        return Judgement(kind="mixed", reason=reason, readings=troubled)
+    return Judgement(kind=_KINDS[troubled[0].trouble], reason=f"{clauses}.", readings=troubled)
+
+
+def _clause(facts: Facts, reading: Reading) -> str:
+    verb = "explode" if reading.trouble > 0 else "vanish"
+    if reading.measure == "network.log_gradient_gain":
+        way = f"Gradients {verb}: they {change(reading.value)} from the output back to the first state"
+        return way + reading.at_rate(facts.depth)
+    end = "the last state" if reading.state is None else facts.state_name(reading.state)
+    steps = facts.depth if reading.state is None else sum(index < reading.state for index in reading.profile)
+    return f"Signals {verb}: they {change(reading.value)} from the first state to {end}{reading.at_rate(steps)}"
+
+
+def _undecided(reading: Reading) -> str:
+    what = "Gradients" if reading.measure == "network.log_gradient_gain" else "Signals"
+    if not reading.beyond:
+        return f"{what} are measured to {number(reading.standard_error)} nat only, too coarse for a verdict."
+    chance = f"finite width alone gives {number(reading.null)} nat give or take {number(reading.null_spread)}"
+    doubt = f"the standard error is {number(reading.standard_error)} nat and {chance}"
+    return f"{what} {change(reading.value)}, but {doubt}: {number(reading.sigmas)} standard errors are no evidence."
+
+
+def _stable(facts: Facts, gradient: Reading, signal: Reading | None) -> str:
+    over = f"over {facts.depth} step{'s' if facts.depth != 1 else ''}"
+    backward = f"the gradient changes by a factor {magnitude(gradient.value)} {over}"
+    if signal is None:
+        return f"Gradients keep their size: {backward}."
+    built_for = ", slower than exponentially, as adding residual branches does" if signal.tolerated else ""
+    return (
+        f"Gradients and signals keep their size: {backward}, the signal by a factor "
+        f"{magnitude(signal.value)}{built_for if signal.beyond else ''}."
+    )

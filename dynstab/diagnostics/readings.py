@@ -1,0 +1,148 @@
+"""The two numbers that a verdict rests on: how gradients and how signals change over the whole depth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dynstab.core.estimate import Label
+from dynstab.core.flag import Severity
+from dynstab.diagnostics.facts import Facts, error, finite
+from dynstab.diagnostics.profiles import Profile, cumulative, gradient_profile, growth_law, signal_profile
+from dynstab.diagnostics.thresholds import CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
+from dynstab.diagnostics.words import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The logarithm of a whole network's gain, in nat, beside what chance alone explains.
+
+    Attributes:
+        measure: where it stands in the measurements.
+        value: of the logarithm, infinite where the gain is 0 or infinite.
+        null, null_spread: what finite width alone gives, and one standard deviation of it.
+        standard_error: of the value over inputs.
+        known_error, known_null: whether these were measured at all.
+        samples: inputs. enough_tangents: sixteen cotangents an input, or an exact gain.
+        law: of growth along depth. profile: what each step adds.
+        state: at which the value was read, None for the whole depth.
+        tolerated: the growth is of a kind that the architecture is built for.
+    """
+
+    measure: str
+    value: float
+    null: float = 0.0
+    null_spread: float = 0.0
+    standard_error: float = 0.0
+    known_error: bool = True
+    known_null: bool = True
+    samples: int = 1
+    enough_tangents: bool = True
+    law: str = "none"
+    profile: Profile
+    state: int | None = None
+    tolerated: bool = False
+
+    @property
+    def error(self) -> float:
+        """The value's and the null's errors together, one standard deviation."""
+        return math.hypot(self.standard_error, self.null_spread)
+
+    @property
+    def sigmas(self) -> float:
+        """How many standard errors the value lies from its null."""
+        distance = abs(self.value - self.null)
+        if math.isinf(self.value):
+            return math.inf
+        return distance / self.error if self.error > 0 else math.inf
+
+    @property
+    def sign(self) -> int:
+        """1 where the gain exceeds 1, else -1."""
+        return 1 if self.value > 0 else -1
+
+    @property
+    def beyond(self) -> bool:
+        """The value lies outside of the healthy range, significant or not."""
+        return abs(self.value) > HEALTHY
+
+    @property
+    def significant(self) -> bool:
+        """The value lies more than four standard errors from its null, on its own side."""
+        return self.sign * (self.value - self.null) > 0 and self.sigmas > SIGNIFICANCE
+
+    @property
+    def severity(self) -> Severity | None:
+        """None within the healthy range or within chance; then warning, and error beyond a factor 1000."""
+        if not (self.beyond and self.significant):
+            return None
+        severe = abs(self.value) > SEVERE
+        if self.tolerated:
+            return Severity.WARNING if severe else Severity.INFO
+        return Severity.ERROR if severe else Severity.WARNING
+
+    @property
+    def trouble(self) -> int:
+        """1 exploding, -1 vanishing, 0 neither."""
+        return self.sign if self.severity in (Severity.WARNING, Severity.ERROR) else 0
+
+    def at_rate(self, steps: int) -> str:
+        """How it depends on depth, for a sentence; only an exponential law has a rate."""
+        if self.law == "exponential" and math.isfinite(self.value):
+            return f", exponential in depth at {number(abs(self.value) / max(steps, 1))} nat per step"
+        return ", slower than exponentially" if self.law in ("square-root", "logarithmic") else ""
+
+
+def gradient_reading(facts: Facts) -> Reading | None:
+    """G = ln of the relative gradient gain from the output back to the first state.
+
+    The relative gain is blind to a rescaling of the states: a pre-norm residual stream
+    grows and its raw gradient shrinks in proportion. None where unmeasured or NaN.
+    """
+    network = facts.measurements.network
+    gain, null = network.log_gradient_gain, network.null_log_gain
+    if gain.value is None or math.isnan(gain.value):
+        return None
+    return Reading(
+        measure="network.log_gradient_gain",
+        value=gain.value,
+        null=finite(null) or 0.0,
+        null_spread=error(null),
+        standard_error=error(gain),
+        known_error=gain.error is not None and math.isfinite(gain.error),
+        known_null=finite(null) is not None,
+        samples=gain.samples,
+        enough_tangents=gain.label is Label.EXACT or gain.products >= CLAIM_TANGENTS,
+        law=network.growth.law if network.growth else "none",
+        profile=gradient_profile(facts),
+    )
+
+
+def signal_reading(facts: Facts) -> Reading | None:
+    """S = ln rms(h_l)/rms(h_0) at the state where it is farthest from 0, a stem or a head left out.
+
+    The farthest state and not the last, because a final normalisation hides what came before.
+    Growth slower than exponential is what a residual stream does by adding: it is tolerated
+    to a factor 1000. Before a broken state only the finite states are read. None where nothing
+    was measured.
+    """
+    whole = facts.measurements.network.log_signal_gain
+    profile = signal_profile(facts)
+    heights = cumulative(profile)
+    value = max(heights, key=abs) if profile else whole.value
+    if value is None or math.isnan(value):
+        return None
+    levels = heights.index(value) if profile else 0
+    law = growth_law(heights[: levels + 1])
+    residual = facts.architecture in ("residual", "transformer")
+    return Reading(
+        measure="states.rms" if profile else "network.log_signal_gain",
+        value=value,
+        standard_error=error(whole),
+        known_error=whole.error is not None and math.isfinite(whole.error),
+        samples=whole.samples,
+        law=law,
+        profile=profile,
+        state=sorted(profile)[levels - 1] + 1 if levels else None,
+        tolerated=residual and value > 0 and law in ("square-root", "logarithmic"),
+    )

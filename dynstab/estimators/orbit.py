@@ -1,0 +1,115 @@
+"""The orbit of a map: one state after another, with or without tangents, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dynstab.core.errors import InputError
+from dynstab.linear.jacobian import Linearizer
+from dynstab.linear.operator import LinearOperator
+
+
+class Orbit(Protocol):
+    """What exponents are measured along; a flow's solver steps are another one."""
+
+    state: Tensor
+    time_step: float
+    unit: str
+
+    def advance(self) -> None:
+        """One step on, without tangents."""
+
+    def linearised(self) -> LinearOperator:
+        """One step on, with the Jacobian of that step."""
+        ...
+
+
+class MapOrbit:
+    """x -> step(x).
+
+    Raises:
+        InputError: the state is not a floating-point tensor, or a step changes its shape or dtype.
+    """
+
+    time_step, unit = 1.0, "nat/step"
+
+    def __init__(self, step: Callable[[Tensor], Tensor], state: Tensor) -> None:
+        if not isinstance(state, Tensor) or not state.is_floating_point():
+            got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
+            raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+        self.step, self.state = step, state.detach().clone()
+        self._linearizer: Linearizer | None = None
+        after = self._next()
+        if not isinstance(after, Tensor) or after.shape != state.shape or after.dtype != state.dtype:
+            got = f"{tuple(after.shape)} {after.dtype}" if isinstance(after, Tensor) else type(after).__name__
+            raise InputError(
+                f"the step maps a state {tuple(state.shape)} {state.dtype} to {got}",
+                expected="a map from states to states of the same shape and dtype",
+            )
+
+    def advance(self) -> None:
+        self.state = self._next().detach()
+
+    def linearised(self) -> LinearOperator:
+        if self._linearizer is None:
+            self._linearizer = Linearizer(self.step, self.state)
+        after, operator = self._linearizer(self.state)
+        assert isinstance(after, Tensor)
+        self.state = after
+        return operator
+
+    def _next(self) -> Tensor:
+        with torch.no_grad():
+            return self.step(self.state)
+
+
+class Recurrence:
+    """Watches an orbit for a non-finite state and for an exact return (Brent 1980, BIT 20: constant memory).
+
+    A floating-point orbit that returns exactly repeats for ever: the attractor is a cycle, or rounding has
+    closed a chaotic orbit. The sign of the leading exponent tells which.
+
+    Attributes:
+        diverged: the first step after which the state is not finite. period: of the cycle found.
+    """
+
+    def __init__(self, state: Tensor) -> None:
+        self.steps = 0
+        self.diverged: int | None = None
+        self.period: int | None = None
+        self._anchor, self._anchor_step, self._power = state, 0, 1
+        self._first, self._before, self._last = state, state, state
+
+    def see(self, state: Tensor) -> bool:
+        """Take note of the next state; False where there is no going on."""
+        self.steps += 1
+        self._before, self._last = self._last, state
+        if not bool(state.isfinite().all()):
+            self.diverged = self.steps
+            return False
+        if self.period is None and torch.equal(state, self._anchor):
+            self.period = self.steps - self._anchor_step
+        if self.steps - self._anchor_step == self._power:
+            self._anchor, self._anchor_step, self._power = state, self.steps, 2 * self._power
+        return True
+
+    def outcome(self, leading: float) -> str | None:
+        """What became of the orbit, in words; None where nothing is to be said."""
+        dtype = str(self._last.dtype).removeprefix("torch.")
+        if self.diverged is not None:
+            return f"diverged at step {self.diverged}"
+        if self.period is None:
+            return "collapsed to a fixed point" if leading < 0 and self._stands_still() else None
+        if leading > 0:
+            what = "an unstable fixed point" if self.period == 1 else f"a {dtype} cycle of period {self.period}"
+            return f"{what}: rounding closed the orbit; use more precision or another start"
+        return "collapsed to a fixed point" if self.period == 1 else f"settled on a cycle of period {self.period}"
+
+    def _stands_still(self) -> bool:
+        size = max(float(self._first.double().norm()), float(self._last.double().norm()))
+        moved = float((self._last - self._before).double().norm())
+        return moved <= 1e3 * torch.finfo(self._last.dtype).eps * size

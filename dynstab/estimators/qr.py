@@ -1,0 +1,241 @@
+"""QR exponents along a chain of operators, and the R factors that finite-time exponents are made of.
+
+A frame of orthonormal tangents is pushed, J_l Q_l = Q_{l+1} R_l, and lambda_i = (1/L) sum_l ln |R_ii|.
+One factorisation may cover several steps: the columns lose their independence at the rate at which
+exponents differ, so the next one is due when the predicted ratio within R reaches eps^(-1/2) or so. Where that
+prediction fails the interval is walked again step by step.
+
+A column whose R_ii is rounding noise of the column itself has lost its direction: its exponent is -inf
+from then on, and it moves behind the others, which are not to be measured against an arbitrary vector.
+
+References:
+    Benettin, Galgani, Giorgilli & Strelcyn (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990),
+    Prog. Theor. Phys. 83.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite, log
+
+import torch
+from torch import Tensor
+
+from dynstab.core.estimate import Label
+from dynstab.estimators.adapters import workable
+from dynstab.estimators.orthogonal import orthonormalise, random_frame
+from dynstab.estimators.result import Result, blank
+from dynstab.linear.operator import LinearOperator
+
+LONGEST_INTERVAL = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class QRExponents(Result):
+    """QR exponents, (samples, k), nat per step, descending; errors are batch-means standard errors over the chain.
+
+    Attributes:
+        logs: (samples, intervals, k), sum of ln R_ii over each interval. lengths: steps in each interval.
+        factors: the R factors, (samples, k', k) each, in the order in which they act; empty where not kept.
+        frame: the last Q, (samples, size, k').
+    """
+
+    logs: Tensor
+    lengths: tuple[int, ...]
+    factors: tuple[Tensor, ...]
+    frame: Tensor
+
+
+def qr_exponents(
+    operators: Sequence[LinearOperator],
+    k: int | None = None,
+    *,
+    frame: Tensor | None = None,
+    keep_factors: bool = True,
+    longest: int | None = None,
+    seed: int = 0,
+) -> QRExponents:
+    """Exponents of the chain of operators, given in the order in which they act.
+
+    Args:
+        k: how many; None is the full spectrum. frame: the first Q (samples, cols, k), random by default.
+        longest: steps between two factorisations at most; by default at least 20 intervals are made,
+            so that the standard errors mean something.
+
+    Raises:
+        ValueError: no operator.
+    """
+    if not operators:
+        raise ValueError("exponents need at least one step")
+    first = operators[0]
+    if frame is None:
+        width, dtype = min(k or first.cols, first.cols), workable(first).dtype
+        frame = random_frame(first.samples, first.cols, width, seed=seed, dtype=dtype, device=first.device)
+    if longest is None:
+        longest = min(LONGEST_INTERVAL, max(1, len(operators) // 20))
+    walk = FrameWalk(frame, keep_factors=keep_factors, longest=longest, floor=16 * torch.finfo(first.dtype).eps)
+    for operator in operators:
+        walk.push(operator)
+    return walk.finish()
+
+
+@dataclass
+class FrameWalk:
+    """A frame on its way along a chain: push the steps one by one, then `finish`.
+
+    Attributes:
+        frame: orthonormal columns (samples, size, k), the Q of the last factorisation.
+        keep_factors: whether R factors are kept. memory_limit: bytes of them; past it they are dropped.
+        longest: steps between two factorisations at most.
+        floor: a direction is lost where R_ii is at or below that share of its own column; by default 16
+            times the rounding of the frame's dtype.
+    """
+
+    frame: Tensor
+    keep_factors: bool = True
+    longest: int = LONGEST_INTERVAL
+    memory_limit: int = 2**30
+    floor: float = 0.0
+    logs: list[Tensor] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    factors: list[Tensor] = field(default_factory=list)
+    products: int = 0
+    interval: int = 1
+
+    def __post_init__(self) -> None:
+        self.width = self.frame.shape[2]
+        self.floor = self.floor or 16 * torch.finfo(self.frame.dtype).eps
+        self.rate = 0.0
+        self.pending: list[LinearOperator] = []
+        self.columns = self.frame
+        self.lost = torch.zeros(self.frame.shape[0], self.width, dtype=torch.bool, device=self.frame.device)
+
+    def push(self, operator: LinearOperator) -> None:
+        """One more step; factorises where the interval ends."""
+        self.columns = operator.matmat(self.columns.to(operator.dtype)).to(self.frame.dtype)
+        self.products += self.columns.shape[2]
+        self.pending.append(operator)
+        if len(self.pending) >= self.interval:
+            self.factorise()
+
+    def factorise(self) -> None:
+        """Close the interval now."""
+        steps = len(self.pending)
+        if not steps:
+            return
+        q, r, lost = ranked_qr(self.columns, self.lost, self.floor)
+        ratio = _log_ratio(r, lost)
+        reach = -log(self.floor)
+        failed = ratio > 0.9 * reach or not torch.equal(lost.sum(dim=1), self.lost.sum(dim=1))
+        if steps > 1 and (failed or not bool(r.isfinite().all())):
+            self._walk_again()
+            return
+        self._record(q, r, lost, steps)
+        # The ratio within R may grow to floor^(-1/2) before the next factorisation, columns by e^20 at most.
+        rate = max(ratio / (0.5 * reach), _log_size(r, lost) / 20) / steps
+        self.rate = rate if len(self.logs) == 1 else 0.7 * self.rate + 0.3 * rate
+        self.interval = self.longest if self.rate * self.longest <= 1 else max(1, int(1 / self.rate))
+
+    def finish(self) -> QRExponents:
+        """The exponents of all steps so far."""
+        self.factorise()
+        logs, lengths = torch.stack(self.logs, dim=1), torch.tensor(self.lengths, dtype=torch.float64)
+        mean = logs.sum(dim=1) / lengths.sum()
+        error = batch_means_error(logs, lengths.to(logs.device))
+        order = mean.nan_to_num(nan=-torch.inf).argsort(dim=1, descending=True, stable=True)
+        result = QRExponents(
+            values=mean.gather(1, order),
+            errors=error.gather(1, order),
+            label=Label.ESTIMATE,
+            method=f"QR, {len(self.lengths)} factorisations over {int(lengths.sum())} steps",
+            products=self.products,
+            logs=logs,
+            lengths=tuple(self.lengths),
+            factors=tuple(self.factors),
+            frame=self.frame,
+        )
+        bad = mean.isnan().any(dim=1)
+        return QRExponents(**{**vars(result), **vars(blank(result, bad))})
+
+    def _walk_again(self) -> None:
+        """The prediction failed: factorise after each step of the interval."""
+        self.columns, again, self.pending = self.frame, self.pending, []
+        for operator in again:
+            self.interval = 1
+            self.push(operator)
+
+    def _record(self, q: Tensor, r: Tensor, lost: Tensor, steps: int) -> None:
+        diagonal = torch.diagonal(r, dim1=1, dim2=2).abs().log()
+        self.logs.append(torch.nn.functional.pad(diagonal, (0, self.width - diagonal.shape[1]), value=-torch.inf))
+        self.lengths.append(steps)
+        self.frame = self.columns = q
+        self.lost, self.pending = lost, []
+        if self.keep_factors:
+            self.factors.append(r)
+            if sum(factor.numel() for factor in self.factors) * 8 > self.memory_limit:
+                self.keep_factors, self.factors = False, []
+
+
+def batch_means_error(logs: Tensor, lengths: Tensor, *, batches: int = 20) -> Tensor:
+    """Standard errors (samples, k) of sum(logs) / sum(lengths) from the means of consecutive batches.
+
+    Args:
+        logs: (samples, intervals, k). lengths: (intervals,). NaN for fewer than two intervals;
+            0 where a value is -inf: no scatter can move it.
+
+    References:
+        Flegal & Jones (2010), Ann. Statist. 38 (batch means).
+    """
+    intervals = logs.shape[1]
+    if intervals < 2:
+        return torch.full_like(logs[:, 0], torch.nan)
+    parts = torch.arange(intervals, device=logs.device).tensor_split(min(batches, intervals))
+    weights = torch.stack([lengths[part].sum() for part in parts])
+    means = torch.stack([logs[:, part].sum(dim=1) / lengths[part].sum() for part in parts], dim=1)
+    share = (weights / weights.sum())[None, :, None]
+    center = (means * share).sum(dim=1, keepdim=True)
+    variance = (share * (means - center).square()).sum(dim=1) / (len(parts) - 1)
+    return variance.sqrt().where(~center[:, 0].isneginf(), 0.0)
+
+
+def ranked_qr(columns: Tensor, lost: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """QR with the columns that are lost moved behind the others; the factor refers to the given order.
+
+    Args:
+        columns: (samples, size, k). lost: (samples, k), directions lost before. floor: R_ii at or below that
+            share of its own column is a direction lost now.
+
+    Returns:
+        q (samples, size, k'), r (samples, k', k) with zero rows for lost directions, lost (samples, k').
+    """
+    q, r = orthonormalise(columns)
+    found = _noise_columns(r, floor) | lost[:, : r.shape[1]]
+    k = columns.shape[2]
+    if not bool(found.any()):
+        return q, r, found
+    behind = torch.nn.functional.pad(found, (0, k - found.shape[1]))
+    order = behind.to(torch.int8).argsort(dim=1, stable=True)
+    q, r = orthonormalise(columns.gather(2, order[:, None, :].expand_as(columns)))
+    found = _noise_columns(r, floor) | behind.gather(1, order)[:, : r.shape[1]]
+    r = r.masked_fill(found[:, :, None], 0.0)
+    return q, torch.zeros_like(r).scatter(2, order[:, None, :].expand_as(r), r), found
+
+
+def _noise_columns(r: Tensor, floor: float) -> Tensor:
+    noise = floor * r[:, :, : r.shape[1]].norm(dim=1)
+    return torch.diagonal(r, dim1=1, dim2=2).abs() <= noise
+
+
+def _log_ratio(r: Tensor, lost: Tensor) -> float:
+    """ln of the largest over the smallest R_ii that is not lost, over all samples; 0 where there is none."""
+    diagonal = torch.diagonal(r, dim1=1, dim2=2).abs().log()
+    high = diagonal.masked_fill(lost, -torch.inf).amax(dim=1)
+    low = diagonal.masked_fill(lost, torch.inf).amin(dim=1)
+    ratio = (high - low)[high.isfinite() & low.isfinite()]
+    return float(ratio.max()) if ratio.numel() else 0.0
+
+
+def _log_size(r: Tensor, lost: Tensor) -> float:
+    size = float(torch.diagonal(r, dim1=1, dim2=2).abs().log().masked_fill(lost, 0.0).abs().max())
+    return size if isfinite(size) else 0.0

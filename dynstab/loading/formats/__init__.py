@@ -1,0 +1,1 @@
+"""One format a file; every `Loader` in here is found by itself."""

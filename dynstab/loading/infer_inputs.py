@@ -1,0 +1,129 @@
+"""Example inputs for a model that came without any: made up, tried, and said so."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from dynstab.core.errors import InputError
+from dynstab.loading.candidates import Candidate, candidates
+from dynstab.loading.inputs import make_inputs
+from dynstab.loading.loaded import Inputs, LoadedModel
+
+_SAMPLES = 8
+_MOST_TRIALS = 40
+
+
+def infer_inputs(loaded: LoadedModel, *, samples: int | None = None, seed: int = 0) -> Inputs:
+    """The inputs that came with the model, or the first made-up ones that it accepts.
+
+    Candidates come from a Hugging Face configuration or from the first layers; each is
+    tried in evaluation mode without gradients, and the model is left as it was.
+
+    Args:
+        samples: independent inputs to make up, 8 by default.
+        seed: of the values, which are the same for the same seed.
+
+    Raises:
+        InputError: the model rejects all candidates; the message lists their shapes and the model's own error.
+    """
+    if loaded.inputs is not None:
+        return loaded.inputs
+    _refuse_lazy(loaded)
+    rejected: list[str] = []
+    error = ""
+    for candidate in candidates(loaded.module, samples or _SAMPLES):
+        words = " ".join(map(str, candidate.specs))
+        if words in rejected:
+            continue
+        if len(rejected) == _MOST_TRIALS:
+            break
+        inputs = realise(candidate, loaded.module, seed)
+        error = try_inputs(loaded.module, inputs)
+        if not error:
+            return _described(inputs, candidate, rejected)
+        rejected.append(words)
+    tried = "; ".join(rejected[:6]) + (f"; and {len(rejected) - 6} more" if len(rejected) > 6 else "")
+    raise InputError(
+        f"{loaded.source} accepts none of the inputs tried ({tried}); the last answer was: {error}",
+        expected=_signature(loaded.module),
+        remedy="give one with --input, e.g. --input randn:8,3,32,32 or --input input_ids=randint:8,16:0..1000",
+    )
+
+
+def realise(candidate: Candidate, module: nn.Module, seed: int) -> Inputs:
+    """The tensors of a candidate, in the dtype and on the device of the model."""
+    first = next((each for each in module.parameters() if each.is_floating_point()), None)
+    dtype, device = (torch.float32, torch.device("cpu")) if first is None else (first.dtype, first.device)
+    args, kwargs, lines = make_inputs(candidate.specs, seed=seed, dtype=dtype, device=device)
+    return Inputs(args=args, kwargs=kwargs, description=lines, made_up=True)
+
+
+def _described(inputs: Inputs, candidate: Candidate, rejected: list[str]) -> Inputs:
+    if not rejected:
+        after = ""
+    elif len(rejected) == 1:
+        after = f"; the model rejected {rejected[0]}"
+    else:
+        after = f"; the model rejected {rejected[0]} and {len(rejected) - 1} more"
+    line = f"made up from {candidate.reason}: {' '.join(inputs.description)}{after}"
+    return Inputs(args=inputs.args, kwargs=inputs.kwargs, description=(line,), made_up=True)
+
+
+def try_inputs(module: nn.Module, inputs: Inputs) -> str:
+    """Empty if the model accepts the inputs, else its own error in one line."""
+    with untouched(module), torch.no_grad():
+        try:
+            module.eval()
+            module(*inputs.args, **inputs.kwargs)
+        except Exception as error:
+            # Whatever the model raises is its answer to these inputs.
+            return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    return ""
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Restore modes, buffers, plain attributes and random states afterwards."""
+    modules = list(module.modules())
+    # A forward pass may write into a buffer, replace it, or set any attribute.
+    attributes = {each: dict(vars(each)) for each in modules}
+    tables = {each: dict(each._buffers) for each in modules}
+    values = {each: each.detach().clone() for each in module.buffers()}
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    cpu = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        for each in modules:
+            vars(each).clear()
+            vars(each).update(attributes[each])
+            each._buffers.clear()
+            each._buffers.update(tables[each])
+        with torch.no_grad():
+            for buffer, value in values.items():
+                buffer.copy_(value)
+
+
+def _refuse_lazy(loaded: LoadedModel) -> None:
+    if any(is_lazy(each) for each in [*loaded.module.parameters(), *loaded.module.buffers()]):
+        raise InputError(
+            f"{loaded.source} has lazy layers whose sizes are not known yet",
+            expected="a model that has seen an input",
+            remedy="call it once on real data before saving it",
+        )
+
+
+def _signature(module: nn.Module) -> str:
+    try:
+        return f"forward{inspect.signature(module.forward)}"
+    except (TypeError, ValueError):
+        return "inputs that the model's forward takes"

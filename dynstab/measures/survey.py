@@ -1,0 +1,155 @@
+"""What the measures share: the trajectory, the budget, the random draws and what was found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynstab.core.config import Config
+from dynstab.core.estimate import Estimate
+from dynstab.core.measurements import (
+    GradientFlow,
+    Lyapunov,
+    Measurements,
+    NetworkMeasurement,
+    StateMeasurement,
+    StepMeasurement,
+)
+from dynstab.measures.effort import EFFORTS, DensePlan, Effort, plan_dense
+from dynstab.measures.flow_profile import FlowProfile
+from dynstab.measures.tokens import rms
+from dynstab.systems.trajectory import Trajectory
+
+Place = Literal["step", "state", "gradient", "lyapunov", "network"]
+
+
+class Finding(NamedTuple):
+    """Values for the fields of one record of the Measurements; `index` counts steps or states, else 0."""
+
+    place: Place
+    index: int
+    fields: dict[str, Any]
+
+
+Measure = Callable[["Survey"], Iterator[Finding]]
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """One run of all measures.
+
+    Attributes:
+        trajectory: gains, states and gradient flow are measured here, on all inputs.
+        spectral: the same system at few inputs, for the expensive spectral work.
+        cotangent: at the last state, where a loss gives one; else isotropic ones are drawn.
+        training_dtype: the number format whose range limits the gradients.
+        found: what was found, by place and index.
+        flow: the gradient's profile per input, once it was measured.
+    """
+
+    trajectory: Trajectory
+    spectral: Trajectory
+    config: Config
+    cotangent: tuple[Tensor, ...] | None = None
+    training_dtype: torch.dtype | None = None
+    found: dict[tuple[Place, int], dict[str, Any]] = field(default_factory=dict)
+    flow: FlowProfile | None = None
+
+    @property
+    def effort(self) -> Effort:
+        return EFFORTS[self.config.effort]
+
+    def seed(self, *labels: int) -> int:
+        """A seed for one draw: equal labels give equal draws, different ones independent draws."""
+        value = self.config.seed
+        for label in labels:
+            value = (value * 1_000_003 + label + 1) % (2**62)
+        return value
+
+    def record(self, finding: Finding) -> None:
+        self.found.setdefault((finding.place, finding.index), {}).update(finding.fields)
+
+    def estimate(self, place: Place, index: int, name: str) -> Estimate | None:
+        """A number found before, None where there is none or it was not measured."""
+        value = self.found.get((place, index), {}).get(name)
+        return value if isinstance(value, Estimate) and value.measured else None
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Root mean square of every state, (inputs, states), float64."""
+        return torch.stack([rms(state) for state in self.trajectory.states], dim=1)
+
+    @property
+    def log_relative_gain(self) -> Tensor:
+        """ln of ||delta_l|| rms(h_l) / (||delta_L|| rms(h_L)), (inputs, states); needs `flow`."""
+        assert self.flow is not None
+        log_gain, scale = self.flow.log_gain, self.sizes.log()
+        # A gradient that is zero is so on any scale, also where the last state is zero too.
+        return (log_gain + scale - scale[:, -1:]).where(~log_gain.isneginf(), -torch.inf)
+
+    @cached_property
+    def plan(self) -> DensePlan:
+        """What is formed at the inputs of the trajectory."""
+        return plan_dense([step.jacobian for step in self.trajectory.steps], self.effort)
+
+    @cached_property
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        """The Jacobians at all inputs, (inputs, rows, cols) each, where they are formed, else None."""
+        return _formed(self.trajectory, self.plan)
+
+    @cached_property
+    def spectral_matrices(self) -> tuple[Tensor | None, ...]:
+        """The Jacobians whose spectra are wanted: at the spectral inputs, or as many of all inputs as is affordable."""
+        if self.spectral is self.trajectory:
+            plan, matrices = self.plan, self.matrices
+        else:
+            plan = plan_dense([step.jacobian for step in self.spectral.steps], self.effort)
+            matrices = _formed(self.spectral, plan)
+        return tuple(None if matrix is None else matrix[: plan.inputs] for matrix in matrices)
+
+    @property
+    def exact_flow(self) -> bool:
+        """Whether every Jacobian is formed and may be decomposed at every input."""
+        return self.plan.whole and self.plan.inputs == self.trajectory.samples
+
+    def measurements(self, partial: tuple[str, ...] = ()) -> Measurements:
+        """All that was found; where the run was cut short, what is missing says so."""
+        steps = self.trajectory.steps
+        states = self.trajectory.states
+        gradient = states if ("gradient", 0) in self.found else ()
+        return Measurements(
+            steps=tuple(
+                StepMeasurement(**self._fields(StepMeasurement, "step", i, partial), index=i, name=step.name)
+                for i, step in enumerate(steps)
+            ),
+            states=tuple(
+                StateMeasurement(**self._fields(StateMeasurement, "state", i, partial), index=i, name=state.name)
+                for i, state in enumerate(states)
+            ),
+            gradient_flow=tuple(
+                GradientFlow(**self._fields(GradientFlow, "gradient", i, partial), state=i, name=state.name)
+                for i, state in enumerate(gradient)
+            ),
+            lyapunov=Lyapunov(**self._fields(Lyapunov, "lyapunov", 0, partial)),
+            network=NetworkMeasurement(**self._fields(NetworkMeasurement, "network", 0, partial)),
+            partial=partial,
+        )
+
+    def _fields(self, record: type, place: Place, index: int, partial: tuple[str, ...]) -> dict[str, Any]:
+        found = self.found.get((place, index), {})
+        if not partial:
+            return found
+        missing = Estimate.unmeasured("interrupted before it was measured")
+        names = [name for name, info in record.model_fields.items() if info.annotation is Estimate]
+        return {name: missing for name in names} | found
+
+
+def _formed(trajectory: Trajectory, plan: DensePlan) -> tuple[Tensor | None, ...]:
+    return tuple(
+        step.jacobian.dense() if formed else None for step, formed in zip(trajectory.steps, plan.formed, strict=True)
+    )

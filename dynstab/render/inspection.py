@@ -1,0 +1,123 @@
+"""A system that was found but not measured: its states and steps, the checks, and the cost of an analysis."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
+
+from dynstab.core.inspection import Inspection
+from dynstab.core.report import StepInfo
+from dynstab.render.ink import Ink
+from dynstab.render.numbers import count, duration, number, size
+from dynstab.render.page import Page, heading, line, pairs, wrapped
+from dynstab.render.sections.provenance import capture, checks
+from dynstab.render.sections.verdict import NOTHING, described
+
+LONGEST_NAME = 60
+_HEADINGS = ("step", "kind", "state after it", "entries", "parameters")
+
+
+@dataclass(frozen=True)
+class InspectionPage:
+    """What rich prints of an inspection."""
+
+    inspection: Inspection
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        ink = Ink(width=options.max_width, ascii=Ink.of(console).ascii)
+        for each in page(self.inspection, ink):
+            each.rstrip()
+            each.end = "\n"
+            yield each
+
+
+def inspection_page(inspection: Inspection) -> InspectionPage:
+    """A rich renderable that takes the console's width, colors and encoding."""
+    return InspectionPage(inspection)
+
+
+def inspection_text(inspection: Inspection, *, width: int = 100) -> str:
+    """The page as plain text, without color."""
+    ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
+    return "".join(each.plain.rstrip() + "\n" for each in page(inspection, ink))
+
+
+def page(inspection: Inspection, ink: Ink) -> Page:
+    """All lines, none wider than the page."""
+    cost, system = inspection.cost, inspection.system
+    lines = wrapped(ink, described(inspection.model, system), style="bold")
+    lines += pairs(
+        ink,
+        [
+            ("inputs", "; ".join(system.inputs)),
+            ("capture", capture(system, inspection.routes)),
+            ("notes", "; ".join(system.notes)),
+        ],
+    )
+    lines += [*heading(ink, "Steps", _source(inspection)), *_steps(inspection, ink)]
+    lines += [*heading(ink, "Verification of the capture"), *checks(inspection.verification, ink)]
+    lines += heading(ink, "Cost of an analysis", f"at effort {inspection.effort}, from one timed product")
+    lines += pairs(
+        ink,
+        [
+            ("time", f"about {duration(cost.seconds)}"),
+            ("products", f"{count(cost.products)}, each {number(1000 * cost.seconds_per_product)} ms"),
+            ("memory", f"{size(cost.bytes_per_tangent)} a tangent, {size(cost.recorded_bytes)} for the recorded run"),
+        ],
+    )
+    for each in lines:
+        each.truncate(ink.width)
+    return lines
+
+
+def _source(inspection: Inspection) -> str:
+    """The first state, from which the steps start."""
+    states = inspection.system.states
+    if not states:
+        return "no state was found"
+    return f"from state 0, {states[0].name} {_shape(states[0].shape)}, {count(states[0].size)} entries"
+
+
+def _steps(inspection: Inspection, ink: Ink) -> Page:
+    """One line a step; the name gives way where the page is narrow."""
+    system = inspection.system
+    if not system.steps:
+        return wrapped(ink, NOTHING, indent=2)
+    states = {state.index: state for state in system.states}
+    table: list[tuple[str, ...]] = [_HEADINGS]
+    for step in system.steps:
+        state = states.get(step.target)
+        shape, entries = (_shape(state.shape), count(state.size)) if state else ("", "")
+        table.append((step.name, _kind(step), shape, entries, count(step.parameters)))
+    widths = [max(ink.length(row[column]) for row in table) for column in range(len(_HEADINGS))]
+    number_width = len(str(system.steps[-1].index))
+    room = ink.width - number_width - sum(width + 2 for width in widths[1:]) - 1
+    widths[0] = max(8, min(widths[0], LONGEST_NAME, room))
+    labels = ["", *(str(step.index) for step in system.steps)]
+    return [_row(label, row, number_width, widths, ink) for label, row in zip(labels, table, strict=True)]
+
+
+def _row(label: str, row: tuple[str, ...], number_width: int, widths: list[int], ink: Ink) -> Text:
+    style = "" if label else "bold"
+    name, kind, *others = row
+    return line(
+        ink.cell(label, number_width, right=True, style="dim"),
+        " ",
+        ink.cell(ink.name(name, widths[0]), widths[0] + 2, style=style),
+        ink.cell(kind, widths[1], style=style or "dim"),
+        *(ink.cell(cell, width + 2, right=True, style=style) for cell, width in zip(others, widths[2:], strict=True)),
+    )
+
+
+def _kind(step: StepInfo) -> str:
+    """The kind, with the residual coefficient where it is not 1."""
+    coefficient = step.residual_coefficient
+    return step.kind if coefficient in (None, 1.0) else f"{step.kind} {number(coefficient)}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
