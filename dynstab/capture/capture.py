@@ -212,9 +212,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None
     return tensor.detach().to(device=device) if device is not None else tensor
 
 
-def _input_names(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], count: int
-) -> tuple[str, ...]:
+def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], count: int) -> tuple[str, ...]:
     try:
         order = list(inspect.signature(module.forward).parameters)
     except (TypeError, ValueError):
@@ -226,5 +224,3 @@ def _input_names(
         for path, _ in tensor_leaves(value)
     ]
     return tuple(names) if len(names) == count else tuple(f"input {i}" for i in range(count))
-
-

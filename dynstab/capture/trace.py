@@ -101,9 +101,9 @@ def _post_dispatch(function: Flat, parameters: Sequence[Tensor], inputs: Sequenc
 
 def _plain(function: Flat, parameters: Sequence[Tensor], inputs: Sequence[Tensor]) -> fx.GraphModule:
     with torch.no_grad():
-        return make_fx(
-            function, tracing_mode="real", _allow_non_fake_inputs=True, _error_on_data_dependent_ops=False
-        )(parameters, inputs)
+        return make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True, _error_on_data_dependent_ops=False)(
+            parameters, inputs
+        )
 
 
 RUNGS: dict[str, Callable[[Flat, Sequence[Tensor], Sequence[Tensor]], fx.GraphModule]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynstab.cli.consoles import output
-from dynstab.cli.exits import FINDINGS, INTERRUPTED
+from dynstab.cli.exits import FINDINGS
 from dynstab.core.errors import ConfigError
 from dynstab.core.flag import Flag, Severity
 from dynstab.core.report import Report
@@ -60,8 +60,6 @@ class Delivery:
             self._show(report)
         if self.json not in (None, "-"):
             report.save(self.json)
-        if report.provenance.interrupted:
-            return INTERRUPTED
         return FINDINGS if any(map(self._fails, report.flags)) else 0
 
     def _show(self, report: Report) -> None:

@@ -1,14 +1,14 @@
 """Every error that dynstab raises on purpose.
 
-    DynstabError
-    |-- ConfigError     an option that cannot be served
-    |-- LoadError       a target that cannot be read
-    |   `-- UnsafePickle    a pickle that would run code
-    |-- InputError      example inputs that the model rejects, or a specification that cannot be read
-    |-- CaptureError    a model that cannot be traced
-    |-- StateError      a trajectory without the states or steps that were asked for
-    |-- MemoryBudgetError    not even one tangent fits into memory
-    `-- ReportError     a report file that cannot be read or written
+DynstabError
+|-- ConfigError     an option that cannot be served
+|-- LoadError       a target that cannot be read
+|   `-- UnsafePickle    a pickle that would run code
+|-- InputError      example inputs that the model rejects, or a specification that cannot be read
+|-- CaptureError    a model that cannot be traced
+|-- StateError      a trajectory without the states or steps that were asked for
+|-- MemoryBudgetError    not even one tangent fits into memory
+`-- ReportError     a report file that cannot be read or written
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from dynstab.core.config import Config
 from dynstab.core.errors import ReportError
@@ -38,7 +38,7 @@ class Provenance(Frozen):
 class ModelInfo(Frozen):
     source: str
     format: str
-    class_name: str = Field(alias="class")
+    class_name: str = Field(validation_alias=AliasChoices("class", "class_name"), serialization_alias="class")
     parameters: int
     trusted: bool
     dtype: str = "float32"

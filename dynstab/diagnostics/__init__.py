@@ -6,8 +6,19 @@ The words 'exploding' and 'vanishing' live here and nowhere else.
 from __future__ import annotations
 
 from dynstab.diagnostics.facts import Facts
-from dynstab.diagnostics.registry import all_rules, diagnose, find_rule, matching_rules
+from dynstab.diagnostics.registry import all_rules, diagnose, find_rule, matching_rules, selected_rules
 from dynstab.diagnostics.rule import HEADINGS, Finding, Rule
 from dynstab.diagnostics.verdict import verdict
 
-__all__ = ["HEADINGS", "Facts", "Finding", "Rule", "all_rules", "diagnose", "find_rule", "matching_rules", "verdict"]
+__all__ = [
+    "HEADINGS",
+    "Facts",
+    "Finding",
+    "Rule",
+    "all_rules",
+    "diagnose",
+    "find_rule",
+    "matching_rules",
+    "selected_rules",
+    "verdict",
+]

@@ -79,7 +79,7 @@ def _local(reading: Reading, sign: int) -> tuple[str, ...]:
     if stretch is None or 2 * len(stretch.steps) > len(reading.profile) or not math.isfinite(stretch.total):
         return ()
     place = spans(stretch.steps)
-    return (f"Look at {place} first: {factor(stretch.total)} of the change arises there.",)
+    return (f"Look at {place} first: {factor(abs(stretch.total))} of the change arises there.",)
 
 
 def _residual(facts: Facts) -> list[int]:

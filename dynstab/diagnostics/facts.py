@@ -50,6 +50,11 @@ class Facts:
         """L, the number of steps."""
         return len(self.system.steps)
 
+    @property
+    def samples(self) -> int:
+        """Independent inputs: the most that the size of any state is a mean over, at least 1."""
+        return max((state.rms.samples for state in self.measurements.states), default=1)
+
     @cached_property
     def _steps(self) -> dict[int, StepInfo]:
         return {step.index: step for step in self.system.steps}
@@ -99,13 +104,24 @@ class Facts:
         return "transformer" if "attn" in names or "attention" in names else "residual"
 
     @property
+    def depth_to_range(self) -> float | None:
+        """Steps back after which gradients leave the range of the training dtype, None where unknown or without end."""
+        return finite(self.measurements.network.underflow_depth) if self.depth else None
+
+    @property
+    def gradient_direction(self) -> float:
+        """Positive where the raw gradient grows on its way back, negative where it shrinks, 0 where unknown."""
+        network = self.measurements.network
+        return finite(network.raw_log_gradient_gain) or 0.0
+
+    @property
     def failed_checks(self) -> tuple[Check, ...]:
         return tuple(check for check in self.verification if not check.passed)
 
     @property
     def linearised_otherwise(self) -> bool:
-        """Only the comparison of gradients failed: the capture is the model's, its backward is not."""
-        return bool(self.failed_checks) and all("gradient" in check.check.lower() for check in self.failed_checks)
+        """Only the comparison with autograd failed: the capture is the model's, its backward is not."""
+        return bool(self.failed_checks) and all("autograd" in check.check.lower() for check in self.failed_checks)
 
     @property
     def caution(self) -> str:
@@ -126,6 +142,12 @@ def error(estimate: Estimate) -> float:
     if estimate.error is None:
         return 0.0
     return math.inf if math.isnan(estimate.error) else abs(estimate.error)
+
+
+def standard_error(estimate: Estimate) -> float:
+    """Numerical error and scatter over the inputs together."""
+    spread = estimate.spread if estimate.spread is not None and math.isfinite(estimate.spread) else 0.0
+    return math.hypot(error(estimate), spread / math.sqrt(max(estimate.samples, 1)))
 
 
 def at_most(estimate: Estimate) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dynstab.core.estimate import Label
 from dynstab.core.flag import Severity
-from dynstab.diagnostics.facts import Facts, error, finite
+from dynstab.diagnostics.facts import Facts, error, finite, standard_error
 from dynstab.diagnostics.profiles import Profile, cumulative, gradient_profile, growth_law, signal_profile
 from dynstab.diagnostics.thresholds import CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
 from dynstab.diagnostics.words import number
@@ -112,10 +112,17 @@ def gradient_reading(facts: Facts) -> Reading | None:
         known_error=gain.error is not None and math.isfinite(gain.error),
         known_null=finite(null) is not None,
         samples=gain.samples,
-        enough_tangents=gain.label is Label.EXACT or gain.products >= CLAIM_TANGENTS,
+        enough_tangents=_enough_tangents(facts),
         law=network.growth.law if network.growth else "none",
         profile=gradient_profile(facts),
     )
+
+
+def _enough_tangents(facts: Facts) -> bool:
+    """The gain rests on enough cotangents an input, or on all of them. The flow says which, where it is there."""
+    flow = min(facts.measurements.gradient_flow, key=lambda flow: flow.state, default=None)
+    sources = [facts.measurements.network.log_gradient_gain, *([flow.gain] if flow else [])]
+    return any(source.label is Label.EXACT or source.products >= CLAIM_TANGENTS for source in sources)
 
 
 def signal_reading(facts: Facts) -> Reading | None:
@@ -134,12 +141,18 @@ def signal_reading(facts: Facts) -> Reading | None:
         return None
     levels = heights.index(value) if profile else 0
     law = growth_law(heights[: levels + 1])
+    share = min(levels / facts.depth, 1.0) if levels and facts.depth else 1.0
+    null = facts.measurements.network.null_log_gain
     residual = facts.architecture in ("residual", "transformer")
     return Reading(
         measure="states.rms" if profile else "network.log_signal_gain",
         value=value,
-        standard_error=error(whole),
+        # Width makes signals wander as it does gradients: mean and variance in proportion to the steps passed.
+        null=share * (finite(null) or 0.0),
+        null_spread=math.sqrt(share) * error(null),
+        standard_error=standard_error(whole),
         known_error=whole.error is not None and math.isfinite(whole.error),
+        known_null=finite(null) is not None,
         samples=whole.samples,
         law=law,
         profile=profile,

@@ -51,8 +51,8 @@ def matching_rules(selector: str) -> tuple[Rule, ...]:
     return found
 
 
-def diagnose(facts: Facts, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Flag, ...]:
-    """The flags of all selected rules, most severe first, then by code and place.
+def selected_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
+    """The rules that run.
 
     Args:
         select: codes, names or beginnings of codes; empty means all. ignore: the same, and it wins.
@@ -62,12 +62,19 @@ def diagnose(facts: Facts, select: Sequence[str] = (), ignore: Sequence[str] = (
     """
     chosen = {rule.code for selector in select for rule in matching_rules(selector)}
     ignored = {rule.code for selector in ignore for rule in matching_rules(selector)}
-    flags = [
-        flag
-        for rule in all_rules()
-        if (rule.code in chosen or not select) and rule.code not in ignored
-        for flag in rule.check(facts)
-    ]
+    return tuple(rule for rule in all_rules() if (rule.code in chosen or not select) and rule.code not in ignored)
+
+
+def diagnose(facts: Facts, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Flag, ...]:
+    """The flags of all selected rules, most severe first, then by code and place.
+
+    Args:
+        select, ignore: as for `selected_rules`.
+
+    Raises:
+        ConfigError: a selector that matches no rule.
+    """
+    flags = [flag for rule in selected_rules(select, ignore) for flag in rule.check(facts)]
     return tuple(sorted(flags, key=lambda flag: (-flag.severity.rank, flag.code, flag.steps, flag.where)))
 
 

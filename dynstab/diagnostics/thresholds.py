@@ -50,8 +50,11 @@ SIMILAR_INPUT = 0.9
 RANK_LOSS = 0.5
 """An effective rank below this share of the first state's is a loss of rank."""
 
-DEAD = 0.25
-"""Share of a step's rectifiers that are zero everywhere: beyond here the width is wasted."""
+SILENT = 0.25
+"""Share of a step's rectifiers that are zero everywhere: beyond here it is worth knowing."""
+
+DEAD = 0.6
+"""Beyond here it is a warning: half, give or take, is what inputs that became parallel show by chance."""
 
 ALL_DEAD = 0.99
 """Beyond here the step passes no gradient through its rectifiers."""

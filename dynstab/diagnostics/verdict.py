@@ -59,7 +59,7 @@ def _doubts(facts: Facts, judgement: Judgement, margin: float | None) -> Iterato
         yield f"analysed in {facts.dtype}"
     if not judgement.readings:
         return
-    yield from _doubts_of(judgement.readings)
+    yield from _doubts_of(facts, judgement.readings)
     if _median_disagrees(facts, judgement.readings[0]):
         yield "the median over inputs disagrees with the mean"
     coarse = max(reading.standard_error for reading in judgement.readings)
@@ -67,9 +67,11 @@ def _doubts(facts: Facts, judgement: Judgement, margin: float | None) -> Iterato
         yield "the cut lies within four standard errors"
 
 
-def _doubts_of(readings: tuple[Reading, ...]) -> Iterator[str]:
+def _doubts_of(facts: Facts, readings: tuple[Reading, ...]) -> Iterator[str]:
     samples = min(reading.samples for reading in readings)
-    if samples < CLAIM_SAMPLES:
+    if facts.measurements.network.batch_coupled and samples == 1:
+        yield "the inputs influence each other and count as one"
+    elif samples < CLAIM_SAMPLES:
         yield f"{count(samples, 'input')} where {CLAIM_SAMPLES} make a claim"
     if not all(reading.enough_tangents for reading in readings):
         yield f"fewer than {CLAIM_TANGENTS} cotangents an input"
@@ -107,7 +109,7 @@ def _where(facts: Facts, judgement: Judgement) -> list[str]:
         place = facts.place(first)
     else:
         place = f"{spans(stretch.steps)}, {facts.name(first)} to {facts.name(last)}"
-    share = f", which add {factor(stretch.total)}" if math.isfinite(stretch.total) else ""
+    share = f", which make {factor(abs(stretch.total))} of it" if math.isfinite(stretch.total) else ""
     return [f"The worst is {place}{share}."]
 
 

@@ -52,18 +52,18 @@ def gram_iteration(matrices: Tensor, *, iterations: int = 6, products: int = 0) 
     """
     bad = non_finite_samples(matrices)
     clean = matrices.double().masked_fill(bad[:, None, None], 0.0)
+    largest = clean.abs().amax(dim=(1, 2))
+    first = torch.where(largest > 0, largest, 1.0)
+    clean, log_scale = clean / first[:, None, None], torch.zeros_like(first)
     gram = clean.mT @ clean if clean.shape[1] >= clean.shape[2] else clean @ clean.mT
-    log_scale = torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
     for _ in range(iterations):
         size = torch.linalg.matrix_norm(gram)
         unit = torch.where(size > 0, size, 1.0)
         gram = gram / unit[:, None, None]
-        gram = gram @ gram
-        log_scale = 2 * (log_scale + unit.log())
-    # tr G^2 of the last G = (A^T A)^(p/2) would save one squaring; the trace itself is the plainer bound.
+        gram, log_scale = gram @ gram, 2 * (log_scale + unit.log())
     p = 2**iterations
     trace = torch.diagonal(gram, dim1=1, dim2=2).sum(dim=1)
-    values = ((trace.log() + log_scale) / (2 * p)).exp()[:, None]
+    values = (first * ((trace.log() + log_scale) / (2 * p)).exp())[:, None]
     margin = 1 + 4 * rounding(torch.float64, *matrices.shape[1:])
     result = Result(
         values=values * margin,
@@ -82,7 +82,8 @@ def residual_gain_bounds(
 
         sqrt(1 + 2 h lambda_min(A_s) + h^2 sigma_min(A)^2) <= gain <= sqrt(1 + 2 h mu_2(A) + h^2 ||A||^2)
 
-    Always at least as tight as 1 -+ h ||A||.
+    The upper one is never above 1 + h ||A||. The lower one may be below 1 - h ||A||: the larger of the
+    two is returned, so that the pair is always at least as tight as 1 -+ h ||A||.
 
     Args:
         field: lambda_min and lambda_max of the symmetric part of A. singular: sigma_min and sigma_max of A.
@@ -94,13 +95,17 @@ def residual_gain_bounds(
         ESTIMATE where one of them does not (a certified Ritz value may have missed the extreme).
     """
     (low, high), (small, large) = field, singular
-    floor = (small.values - small.errors).clamp(min=0).square() * step**2
-    ceiling = (large.values + large.errors).square() * step**2
-    below = (1 + 2 * step * (low.values - low.errors) + floor).clamp(min=0).sqrt()
-    above = (1 + 2 * step * (high.values + high.errors) + ceiling).clamp(min=0).sqrt()
+    least = step * (small.values - small.errors).clamp(min=0)
+    most = step * (large.values + large.errors)
+    below = (1 + 2 * step * (low.values - low.errors) + least.square()).clamp(min=0).sqrt()
+    above = (1 + 2 * step * (high.values + high.errors) + most.square()).clamp(min=0).sqrt()
+    # Without the norm itself from above, 1 - h ||A|| is no bound from below.
+    trusted = large.label in (Label.EXACT, Label.UPPER)
+    below = torch.maximum(below, 1 - most) if trusted else below
+    margin = 8 * torch.finfo(torch.float64).eps
     return (
-        _bound(below, (low, small), Label.LOWER),
-        _bound(above, (high, large), Label.UPPER),
+        _bound(below * (1 - margin), (low, small), Label.LOWER),
+        _bound(above * (1 + margin), (high, large), Label.UPPER),
     )
 
 

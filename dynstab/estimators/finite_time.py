@@ -25,7 +25,7 @@ from dynstab.estimators.golub_kahan import SingularTriplets, largest_singular_va
 from dynstab.estimators.orthogonal import complete, extend, random_frame
 from dynstab.estimators.product_qr import log_singular_values
 from dynstab.estimators.qr import FrameWalk
-from dynstab.estimators.result import NON_FINITE, Result
+from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import DenseOperator, LinearOperator
 
 
@@ -64,7 +64,8 @@ def leading_log_singular_values(
     """The `k` leading ln sigma_i of the product, matrix-free: (samples, k), descending.
 
     Args:
-        rtol: on each sigma_i. budget: of products with the whole chain, per sample.
+        rtol: on each sigma_i. budget: of products with the whole chain, per sample; Golub-Kahan, whose basis
+            grows with them, takes half of it at most.
 
     Returns:
         CERTIFIED values from Golub-Kahan where all k of them stand above the rounding of sigma_1; else
@@ -77,14 +78,12 @@ def leading_log_singular_values(
     operators = [workable(operator) for operator in operators]
     product = ScaledProduct(operators, seed=seed)
     triplets = largest_singular_values(product, k, rtol=rtol, budget=budget // 2, seed=seed)
-    eps = torch.finfo(product.dtype).eps
-    clear = triplets.values[:, -1] > 1e3 * eps * triplets.values[:, 0]
-    if triplets.converged and bool((clear | (triplets.values[:, 0] == 0)).all()):
+    first, last = triplets.values[:, 0], triplets.values[:, -1]
+    drowned = (last <= 1e3 * torch.finfo(product.dtype).eps * first) & (first > 0)
+    if not bool(drowned.any()):
         logs = triplets.logarithm()
-        values = logs.values - product.log_scale[:, None]
-        return logs.with_values(values, logs.errors)
-    if NON_FINITE in triplets.outcome:
-        return triplets.logarithm()
+        return logs.with_values(logs.values - product.log_scale[:, None], logs.errors)
+    # Two pairs at least: what the second changes is the error of the first.
     left = (budget - triplets.products) // (2 * triplets.right.shape[2])
     return _pairs(operators, triplets, rtol=rtol, most=max(2, left), seed=seed)
 
@@ -138,27 +137,29 @@ def _pairs(
     k = start.right.shape[2]
     frame = complete(None, extend(None, start.right)[0], seed=seed)
     back = [Transposed(operator) for operator in reversed(operators)]
-    values = torch.full((start.right.shape[0], k), torch.nan, dtype=torch.float64, device=frame.device)
-    errors, count, products = torch.full_like(values, torch.inf), 0, start.products
-    while count < most and not bool((errors <= rtol).all()):
+    bad = start.values.isnan().any(dim=1)
+    values = torch.full((len(bad), k), torch.nan, dtype=torch.float64, device=frame.device)
+    errors, done, count, products = torch.full_like(values, torch.inf), False, 0, start.products
+    while count < most and not done:
         image, factors = _carry(operators, frame)
         found = log_singular_values(factors)
         wide = torch.nn.functional.pad(found.values, (0, k - found.values.shape[1]), value=-torch.inf)
-        same = wide == values
-        errors = (wide - values).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf)
+        errors = (wide - values).abs().masked_fill(wide == values, 0.0).nan_to_num(nan=torch.inf)
         values, count = wide, count + 1
+        done = bool((errors <= rtol)[~bad].all())
         frame, _ = _carry(back, image)
-        frame = complete(None, torch.nn.functional.pad(frame, (0, k - frame.shape[2])), seed=seed + count)
+        frame = torch.nn.functional.pad(frame.masked_fill(bad[:, None, None], 0.0), (0, k - frame.shape[2]))
+        frame = complete(None, frame, seed=seed + count)
         products += 2 * k
-    done = bool((errors <= rtol).all())
-    return Result(
+    result = Result(
         values=values,
         errors=errors,
         label=Label.LOWER,
         method=f"{count} forward-backward QR pairs after {start.method}",
         products=products,
-        outcome=CONVERGED if done else f"still moving by {float(errors.max()):.1e} nat after {count} pairs",
+        outcome=CONVERGED if done else f"still moving by {float(errors[~bad].max()):.1e} nat after {count} pairs",
     )
+    return blank(result, bad)
 
 
 def _carry(operators: Sequence[LinearOperator], frame: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -12,6 +12,8 @@ from dynstab.core.errors import InputError
 from dynstab.linear.jacobian import Linearizer
 from dynstab.linear.operator import LinearOperator
 
+_NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
+
 
 class Orbit(Protocol):
     """What exponents are measured along; a flow's solver steps are another one."""
@@ -55,9 +57,11 @@ class MapOrbit:
         self.state = self._next().detach()
 
     def linearised(self) -> LinearOperator:
-        if self._linearizer is None:
-            self._linearizer = Linearizer(self.step, self.state)
-        after, operator = self._linearizer(self.state)
+        # Parameters that require gradients would make autograd record every call of the step.
+        with torch.no_grad():
+            if self._linearizer is None:
+                self._linearizer = Linearizer(self.step, self.state)
+            after, operator = self._linearizer(self.state)
         assert isinstance(after, Tensor)
         self.state = after
         return operator
@@ -104,10 +108,12 @@ class Recurrence:
             return f"diverged at step {self.diverged}"
         if self.period is None:
             return "collapsed to a fixed point" if leading < 0 and self._stands_still() else None
-        if leading > 0:
+        if leading > _NEUTRAL:
             what = "an unstable fixed point" if self.period == 1 else f"a {dtype} cycle of period {self.period}"
             return f"{what}: rounding closed the orbit; use more precision or another start"
-        return "collapsed to a fixed point" if self.period == 1 else f"settled on a cycle of period {self.period}"
+        if self.period > 1:
+            return f"settled on a cycle of period {self.period}"
+        return "collapsed to a fixed point" if leading < -_NEUTRAL else "rests at a neutral fixed point"
 
     def _stands_still(self) -> bool:
         size = max(float(self._first.double().norm()), float(self._last.double().norm()))

@@ -20,22 +20,28 @@ from scipy.linalg.lapack import dgejsv  # pyright: ignore[reportAttributeAccessI
 from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Label
-from dynstab.estimators.qr import ranked_qr
+from dynstab.estimators.ranked_qr import ranked_qr
 from dynstab.estimators.result import Result, blank, non_finite_samples
 
 _PASSES_BEFORE_JACOBI = 4
 _JACOBI_RANGE = 600.0  # nat: e^600 is what float64 holds on both sides of 1
 
 
-def log_singular_values(factors: Sequence[Tensor], *, tolerance: float = 1e-10, passes: int = 60) -> Result:
+def log_singular_values(
+    factors: Sequence[Tensor], *, tolerance: float = 1e-10, passes: int = 60, floor: float = 0.0
+) -> Result:
     """ln sigma_i of the product of (samples, rows, cols) matrices given in the order in which they act.
 
     Args:
         tolerance: on the change of any ln sigma_i from pass to pass. passes: at most.
+        floor: a direction is lost where the first pass leaves at most this share of a column (and never less
+            than float64's own rounding): 16 eps of the dtype that the entries were computed in, for
+            factors that were not made by a walk that saw to it.
 
     Returns:
         Values (samples, k), descending, k the smallest size in the chain; -inf where rank is lost.
-        `errors` bound the truncation by the last change and the rounding by eps * factors * max(size, |ln sigma|).
+        `errors` bound the truncation by the last change and the rounding by eps times the local condition of
+        every factor.
 
     Raises:
         ValueError: no factor.
@@ -44,21 +50,23 @@ def log_singular_values(factors: Sequence[Tensor], *, tolerance: float = 1e-10, 
         raise ValueError("a product needs at least one factor")
     bad = non_finite_samples(*factors)
     chain, scale = _scaled([factor.double().masked_fill(bad[:, None, None], 0.0) for factor in factors])
-    chain, logs = _transposed_pass(chain)
+    chain, logs, first_doubt = _transposed_pass(chain, floor)
+    noise = first_doubt
     change, done, count, finish = torch.full_like(logs, torch.inf), False, 1, ""
     while not done and count < passes:
-        chain, following = _transposed_pass(chain)
+        chain, following, doubt = _transposed_pass(chain)
         change, logs, count = _change(following, logs), following, count + 1
-        noise = _noise(factors, logs)
-        done = bool((change <= torch.clamp(noise, min=tolerance)).all())
+        noise = first_doubt[:, : doubt.shape[1]].amax(dim=1, keepdim=True) + doubt
+        done = bool((change <= noise.clamp(min=tolerance)).all())
         if not done and count == _PASSES_BEFORE_JACOBI:
             polished = _jacobi(chain, logs)
             if polished is not None:
                 logs, change, done, finish = polished, torch.zeros_like(polished), True, " and a Jacobi SVD"
+                noise = noise.amax(dim=1, keepdim=True).expand_as(polished)
     values, order = (logs + scale[:, None]).sort(dim=1, descending=True)
     result = Result(
         values=values,
-        errors=change.gather(1, order) + _noise(factors, logs),
+        errors=(change + noise).gather(1, order),
         label=Label.EXACT if done else Label.ESTIMATE,
         method=f"product QR, {count} passes over {len(factors)} factors{finish}",
         outcome=CONVERGED if done else f"still moving by {float(change.max()):.1e} nat after {count} passes",
@@ -78,26 +86,22 @@ def _scaled(factors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     return chain, scale
 
 
-def _transposed_pass(chain: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Triangular factors of the transposed product in the order in which they act, and sum ln |R_ii|."""
+def _transposed_pass(chain: list[Tensor], floor: float = 0.0) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Triangular factors of the transposed product in the order in which they act, sum ln |R_ii|, and what
+    rounding did to it: R_ii is known to eps times the length of its column, the sum to eps times its size."""
     samples, rows, _ = chain[-1].shape
     frame = torch.eye(rows, dtype=torch.float64, device=chain[0].device).expand(samples, -1, -1)
     lost = torch.zeros(samples, rows, dtype=torch.bool, device=frame.device)
     logs = torch.zeros(samples, rows, dtype=torch.float64, device=frame.device)
-    triangular = []
+    doubt, eps, triangular = torch.zeros_like(logs), torch.finfo(torch.float64).eps, []
     for factor in reversed(chain):
-        frame, r, lost = ranked_qr(factor.mT @ frame, lost, rows * torch.finfo(torch.float64).eps)
-        triangular.append(r)
-        diagonal = torch.diagonal(r, dim1=1, dim2=2).abs().log().masked_fill(lost, -torch.inf)
-        logs = logs[:, : diagonal.shape[1]] + diagonal
-    return triangular, logs
-
-
-def _noise(factors: Sequence[Tensor], logs: Tensor) -> Tensor:
-    """(samples, 1): rounding of the factorisations and of the sums of logarithms."""
-    size = max(max(factor.shape[1:]) for factor in factors)
-    largest = logs.masked_fill(logs.isinf(), 0.0).abs().amax(dim=1, keepdim=True)
-    return torch.finfo(torch.float64).eps * len(factors) * largest.clamp(min=size)
+        found = ranked_qr(factor.mT @ frame, lost, max(rows * eps, floor))
+        frame, lost, width = found.q, found.lost, found.logs.shape[1]
+        triangular.append(found.r)
+        logs = logs[:, :width] + found.logs
+        local = (found.lengths / found.logs.exp()).masked_fill(lost, 0.0)
+        doubt = doubt[:, :width] + 4 * eps * (local + logs.abs().masked_fill(logs.isinf(), 0.0))
+    return triangular, logs, doubt
 
 
 def _change(new: Tensor, old: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from dynstab.core.estimate import Label
 from dynstab.estimators.adapters import workable
-from dynstab.estimators.orthogonal import orthonormalise, random_frame
+from dynstab.estimators.orthogonal import random_frame
+from dynstab.estimators.ranked_qr import RankedQR, ranked_qr
 from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import LinearOperator
 
@@ -106,7 +107,7 @@ class FrameWalk:
     def __post_init__(self) -> None:
         self.width = self.frame.shape[2]
         self.floor = self.floor or 16 * torch.finfo(self.frame.dtype).eps
-        self.rate = 0.0
+        self.rate, self.memory = 0.0, 0
         self.pending: list[LinearOperator] = []
         self.columns = self.frame
         self.lost = torch.zeros(self.frame.shape[0], self.width, dtype=torch.bool, device=self.frame.device)
@@ -124,16 +125,15 @@ class FrameWalk:
         steps = len(self.pending)
         if not steps:
             return
-        q, r, lost = ranked_qr(self.columns, self.lost, self.floor)
-        ratio = _log_ratio(r, lost)
-        reach = -log(self.floor)
-        failed = ratio > 0.9 * reach or not torch.equal(lost.sum(dim=1), self.lost.sum(dim=1))
-        if steps > 1 and (failed or not bool(r.isfinite().all())):
+        found = ranked_qr(self.columns, self.lost, self.floor)
+        ratio, reach = _log_ratio(found.logs), -log(self.floor)
+        failed = ratio > 0.9 * reach or not torch.equal(found.lost.sum(dim=1), self.lost.sum(dim=1))
+        if steps > 1 and (failed or not bool(found.r.isfinite().all())):
             self._walk_again()
             return
-        self._record(q, r, lost, steps)
+        self._record(found, steps)
         # The ratio within R may grow to floor^(-1/2) before the next factorisation, columns by e^20 at most.
-        rate = max(ratio / (0.5 * reach), _log_size(r, lost) / 20) / steps
+        rate = max(ratio / (0.5 * reach), _log_size(found.logs) / 20) / steps
         self.rate = rate if len(self.logs) == 1 else 0.7 * self.rate + 0.3 * rate
         self.interval = self.longest if self.rate * self.longest <= 1 else max(1, int(1 / self.rate))
 
@@ -165,15 +165,16 @@ class FrameWalk:
             self.interval = 1
             self.push(operator)
 
-    def _record(self, q: Tensor, r: Tensor, lost: Tensor, steps: int) -> None:
-        diagonal = torch.diagonal(r, dim1=1, dim2=2).abs().log()
-        self.logs.append(torch.nn.functional.pad(diagonal, (0, self.width - diagonal.shape[1]), value=-torch.inf))
+    def _record(self, found: RankedQR, steps: int) -> None:
+        missing = self.width - found.logs.shape[1]
+        self.logs.append(torch.nn.functional.pad(found.logs, (0, missing), value=-torch.inf))
         self.lengths.append(steps)
-        self.frame = self.columns = q
-        self.lost, self.pending = lost, []
+        self.frame = self.columns = found.q
+        self.lost, self.pending = found.lost, []
         if self.keep_factors:
-            self.factors.append(r)
-            if sum(factor.numel() for factor in self.factors) * 8 > self.memory_limit:
+            self.factors.append(found.r)
+            self.memory += found.r.nbytes
+            if self.memory > self.memory_limit:
                 self.keep_factors, self.factors = False, []
 
 
@@ -199,43 +200,13 @@ def batch_means_error(logs: Tensor, lengths: Tensor, *, batches: int = 20) -> Te
     return variance.sqrt().where(~center[:, 0].isneginf(), 0.0)
 
 
-def ranked_qr(columns: Tensor, lost: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """QR with the columns that are lost moved behind the others; the factor refers to the given order.
-
-    Args:
-        columns: (samples, size, k). lost: (samples, k), directions lost before. floor: R_ii at or below that
-            share of its own column is a direction lost now.
-
-    Returns:
-        q (samples, size, k'), r (samples, k', k) with zero rows for lost directions, lost (samples, k').
-    """
-    q, r = orthonormalise(columns)
-    found = _noise_columns(r, floor) | lost[:, : r.shape[1]]
-    k = columns.shape[2]
-    if not bool(found.any()):
-        return q, r, found
-    behind = torch.nn.functional.pad(found, (0, k - found.shape[1]))
-    order = behind.to(torch.int8).argsort(dim=1, stable=True)
-    q, r = orthonormalise(columns.gather(2, order[:, None, :].expand_as(columns)))
-    found = _noise_columns(r, floor) | behind.gather(1, order)[:, : r.shape[1]]
-    r = r.masked_fill(found[:, :, None], 0.0)
-    return q, torch.zeros_like(r).scatter(2, order[:, None, :].expand_as(r), r), found
-
-
-def _noise_columns(r: Tensor, floor: float) -> Tensor:
-    noise = floor * r[:, :, : r.shape[1]].norm(dim=1)
-    return torch.diagonal(r, dim1=1, dim2=2).abs() <= noise
-
-
-def _log_ratio(r: Tensor, lost: Tensor) -> float:
+def _log_ratio(logs: Tensor) -> float:
     """ln of the largest over the smallest R_ii that is not lost, over all samples; 0 where there is none."""
-    diagonal = torch.diagonal(r, dim1=1, dim2=2).abs().log()
-    high = diagonal.masked_fill(lost, -torch.inf).amax(dim=1)
-    low = diagonal.masked_fill(lost, torch.inf).amin(dim=1)
+    high, low = logs.amax(dim=1), logs.masked_fill(logs.isneginf(), torch.inf).amin(dim=1)
     ratio = (high - low)[high.isfinite() & low.isfinite()]
     return float(ratio.max()) if ratio.numel() else 0.0
 
 
-def _log_size(r: Tensor, lost: Tensor) -> float:
-    size = float(torch.diagonal(r, dim1=1, dim2=2).abs().log().masked_fill(lost, 0.0).abs().max())
+def _log_size(logs: Tensor) -> float:
+    size = float(logs.masked_fill(logs.isneginf(), 0.0).abs().max())
     return size if isfinite(size) else 0.0

@@ -1,8 +1,10 @@
 """Ops without a rule: torch's own derivatives, one op at a time.
 
 In order: the op's backward graph, kept, which gives J^T, and J as the derivative of
-that linear map (double backward); forward mode; central differences for J alone.
-Each candidate is tried on one tangent before it is taken.
+that linear map (double backward); forward mode for J; central differences for J. The
+last two take J^T from the op's backward if it has one.
+Each candidate is tried on two tangents before it is taken: what it pushes must be finite
+where the op is, and must be what its transpose says, if it has one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from dynstab.core.errors import DynstabError
 from dynstab.linear.rules.table import Call, Linearisation, op_name
@@ -30,7 +33,7 @@ def fall_back(call: Call) -> Linearisation:
     ):
         try:
             push, pull = build(call)
-            push([torch.zeros_like(tensor).unsqueeze(0) for tensor in call.inputs])
+            _try_out(call, push, pull)
         except _REFUSALS as error:
             reasons.append(f"{route}: {' '.join(str(error).split())[:120]}")
             continue
@@ -40,40 +43,74 @@ def fall_back(call: Call) -> Linearisation:
     )
 
 
+def _try_out(call: Call, push: Callable[..., Any], pull: Callable[..., Any]) -> None:
+    """Raise RuntimeError unless <J u, w> = <u, J^T w> for two random pairs."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(like: Tensor) -> Tensor:
+        return torch.randn((2, *like.shape), generator=generator).to(device=like.device, dtype=like.dtype)
+
+    places, outputs = _results(call)
+    tangents, cotangents = [random(tensor) for tensor in call.inputs], [random(out) for out in outputs]
+    moved = push(tangents)
+    pushed = [moved] if places == [None] else [moved[place] for place in places]
+    if [tangent.shape[1:] for tangent in pushed] != [out.shape for out in outputs]:
+        raise RuntimeError("tangents come out in another shape")
+    try:
+        pulled = pull(_spread(call, places, cotangents))
+    except DynstabError:
+        return
+    size = _inner([p.abs() for p in pushed], [c.abs() for c in cotangents])
+    difference = (_inner(pushed, cotangents) - _inner(tangents, pulled)).abs()
+    if bool((difference > 100 * torch.finfo(call.inputs[0].dtype).eps ** (2 / 3) * size).any()):
+        raise RuntimeError("its two directions contradict each other")
+
+
+def _inner(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Real inner products of pairs of states, (k,)."""
+    terms = [(a * b.conj()).real.reshape(a.shape[0], -1).double().sum(1) for a, b in zip(first, second, strict=True)]
+    return torch.stack(terms).sum(0)
+
+
 def label(op: Any) -> str:
     """What the report calls an op: "aten.foo"."""
     return f"aten.{op_name(op)[1]}" if op_name(op)[1] else str(getattr(op, "__name__", op))
 
 
-def _moving(call: Call) -> tuple[list[Tensor], Callable[..., tuple[Tensor, ...]], list[int | None]]:
-    """Detached inputs, the op on them with floating outputs alone, and where those stand (None: a single tensor)."""
-    single = isinstance(call.output, Tensor)
-    outputs = [call.output] if single else list(call.output)
-    kept = [i for i, out in enumerate(outputs) if isinstance(out, Tensor) and _moves(out)]
+def _results(call: Call) -> tuple[list[Any], list[Tensor]]:
+    """The op's floating-point results and where they stand, [None] for the result of an op with one."""
+    if isinstance(call.output, Tensor):
+        return [None], [call.output]
+    places = [i for i, out in enumerate(call.output) if isinstance(out, Tensor) and _moves(out)]
+    return places, [call.output[i] for i in places]
+
+
+def _moving(call: Call) -> tuple[list[Tensor], Callable[..., tuple[Tensor, ...]], list[Any]]:
+    """Detached inputs, the op on them with its floating-point results alone, and where those stand."""
+    places, _ = _results(call)
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         result = call.rerun(inputs)
-        return (result,) if single else tuple(result[i] for i in kept)
+        return (result,) if places == [None] else tuple(result[i] for i in places)
 
-    return [tensor.detach() for tensor in call.inputs], run, [None] if single else list(kept)
+    return [tensor.detach() for tensor in call.inputs], run, places
 
 
 def _moves(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _spread(call: Call, places: list[int | None], values: Sequence[Tensor]) -> Any:
+def _spread(call: Call, places: list[Any], values: Sequence[Tensor]) -> Any:
     """Tangents of the floating outputs, in the form of the op's output."""
     if places == [None]:
         return values[0]
     row: list[Tensor | None] = [None] * len(call.output)
     for place, value in zip(places, values, strict=True):
-        assert place is not None
         row[place] = value
     return row
 
 
-def _gather(cotangent: Any, places: list[int | None], outputs: Sequence[Tensor]) -> list[Tensor]:
+def _gather(cotangent: Any, places: list[Any], outputs: Sequence[Tensor]) -> list[Tensor]:
     """The cotangents of the floating outputs, zeros for those that nobody uses: (k, *shape) each."""
     given = [cotangent] if places == [None] else [cotangent[place] for place in places]
     k = next(c.shape[0] for c in given if c is not None)
@@ -83,10 +120,13 @@ def _gather(cotangent: Any, places: list[int | None], outputs: Sequence[Tensor])
 
 
 def _gradients(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, unused: bool = True
 ) -> tuple[Tensor, ...]:
-    """J^T c for k cotangents, all at once where the op's backward can be vectorised."""
-    options: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    """J^T c for k cotangents, all at once where the op's backward can be vectorised.
+
+    `unused`: inputs on which no output depends are allowed, and have the gradient zero.
+    """
+    options: dict[str, Any] = {"retain_graph": True, "allow_unused": unused, "materialize_grads": unused}
     try:
         return torch.autograd.grad(outputs, inputs, cotangents, is_grads_batched=True, **options)
     except _REFUSALS:
@@ -99,21 +139,30 @@ def _double_backward(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]
     with torch.enable_grad():
         inputs = [leaf.requires_grad_() for leaf in leaves]
         outputs = run(*inputs)
-        if not all(out.requires_grad for out in outputs):
+        # Results that autograd holds constant do not move.
+        alive = [i for i, out in enumerate(outputs) if out.requires_grad]
+        if not alive:
             raise RuntimeError("the op records no backward")
-        dummies = [torch.zeros_like(out).requires_grad_() for out in outputs]
-        pulled = torch.autograd.grad(outputs, inputs, dummies, create_graph=True, materialize_grads=True)
-        linear = [(row, place) for row, place in zip(pulled, range(len(inputs)), strict=True) if row.requires_grad]
+        # Not zeros, at which some backward formulas (a logarithm of the cotangent) have no derivative.
+        dummies = [torch.ones_like(outputs[i]).requires_grad_() for i in alive]
+        pulled = torch.autograd.grad(
+            [outputs[i] for i in alive], inputs, dummies, create_graph=True, materialize_grads=True
+        )
+        rows = [i for i, row in enumerate(pulled) if row.requires_grad]
+        if not rows:
+            raise RuntimeError("the op's backward is not differentiable")
 
     def push(tangents: Sequence[Tensor]) -> Any:
-        if not linear:
-            return _spread(call, places, [out.new_zeros((tangents[0].shape[0], *out.shape)) for out in outputs])
-        rows = [row for row, _ in linear]
-        moved = _gradients(rows, dummies, [tangents[place].to(rows[0].dtype) for _, place in linear])
-        return _spread(call, places, [tangent.detach() for tangent in moved])
+        # An unused dummy would mean a backward that autograd cannot see into.
+        moved = _gradients([pulled[i] for i in rows], dummies, [tangents[i] for i in rows], unused=False)
+        everything = [out.new_zeros((tangents[0].shape[0], *out.shape)) for out in outputs]
+        for i, tangent in zip(alive, moved, strict=True):
+            everything[i] = tangent.detach()
+        return _spread(call, places, everything)
 
     def pull(cotangent: Any) -> tuple[Tensor, ...]:
-        return _gradients(outputs, inputs, _gather(cotangent, places, outputs))
+        arrived = _gather(cotangent, places, outputs)
+        return _gradients([outputs[i] for i in alive], inputs, [arrived[i] for i in alive])
 
     return push, pull
 
@@ -124,22 +173,40 @@ def _forward_mode(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def one(*tangents: Tensor) -> tuple[Tensor, ...]:
         return torch.func.jvp(run, tuple(inputs), tangents)[1]
 
+    def dual(*tangents: Tensor) -> tuple[Tensor, ...]:
+        with forward_ad.dual_level():
+            outputs = run(*(forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents, strict=True)))
+            moved = [forward_ad.unpack_dual(out).tangent for out in outputs]
+        return tuple(torch.zeros_like(out) if m is None else m for m, out in zip(moved, outputs, strict=True))
+
     def push(tangents: Sequence[Tensor]) -> Any:
         try:
             moved = torch.func.vmap(one)(*tangents)
         except _REFUSALS:
-            moved = tuple(torch.stack(c) for c in zip(*(one(*t) for t in zip(*tangents, strict=True)), strict=True))
+            moved = tuple(torch.stack(c) for c in zip(*(dual(*t) for t in zip(*tangents, strict=True)), strict=True))
         return _spread(call, places, moved)
+
+    return push, _by_backward(call, "forward mode")
+
+
+def _by_backward(call: Call, route: str) -> Callable[..., Any]:
+    """J^T from a backward pass that is recorded anew, for an op whose backward has no derivative itself."""
+    inputs, run, places = _moving(call)
 
     def pull(cotangent: Any) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             leaves = [tensor.detach().requires_grad_() for tensor in inputs]
             outputs = run(*leaves)
         if not any(out.requires_grad for out in outputs):
-            raise _no_transpose(call, "forward mode")
-        return _gradients(outputs, leaves, _gather(cotangent, places, outputs))
+            raise DynstabError(
+                f"{label(call.op)} has no backward, and {route} gives J alone",
+                expected="an op with a backward for J^T",
+                remedy="use what needs forward products only, or cut the network so that the op lies outside",
+            )
+        alive = [(o, c) for o, c in zip(outputs, _gather(cotangent, places, outputs), strict=True) if o.requires_grad]
+        return _gradients([o for o, _ in alive], leaves, [c for _, c in alive])
 
-    return push, pull
+    return pull
 
 
 def _finite_differences(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -165,15 +232,4 @@ def _finite_differences(call: Call) -> tuple[Callable[..., Any], Callable[..., A
         rows = [one(row) for row in zip(*tangents, strict=True)]
         return _spread(call, places, [torch.stack(column) for column in zip(*rows, strict=True)])
 
-    def pull(cotangent: Any) -> tuple[Tensor, ...]:
-        raise _no_transpose(call, "finite differences")
-
-    return push, pull
-
-
-def _no_transpose(call: Call, route: str) -> DynstabError:
-    return DynstabError(
-        f"{label(call.op)} has no backward, and {route} gives J alone",
-        expected="an op with a backward for J^T",
-        remedy="use what needs forward products only, or cut the network so that the op lies outside",
-    )
+    return push, _by_backward(call, "finite differences")

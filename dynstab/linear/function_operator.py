@@ -42,7 +42,7 @@ class FunctionOperator(JacobianOperator):
         return in_chunks(lambda chunk: _mapped(one, self._push_one, chunk), tangents, self._bytes)
 
     def pull_tensors(self, cotangents: Tensors) -> Tensors:
-        _, transpose = torch.func.vjp(self._function, *self._inputs)
+        transpose = torch.func.vjp(self._function, *self._inputs)[1]
 
         def one(*moving: Tensor) -> Tensors:
             return transpose(moving)

@@ -111,6 +111,7 @@ class Linearizer:
                 remedy="look for .detach(), torch.no_grad() or integer operations in f",
             )
 
+    @torch.no_grad()
     def _agrees(self, inputs: Tensors) -> bool:
         assert self._captured is not None
         expected = self._function(*inputs)
@@ -173,7 +174,7 @@ class Jacobian:
     @property
     def routes(self) -> dict[str, int]:
         """How many ops were linearised which way: "rule", "double backward: aten.foo", "torch.func: why"."""
-        return self.operator.routes  # type: ignore[attr-defined]
+        return self.operator.routes
 
     def push(self, tangents: Tensor) -> Tensor:
         """J t for k tangents: (k, *x.shape) -> (k, *f(x).shape)."""

@@ -14,6 +14,9 @@ class LinearOperator(ABC):
     """`samples` real matrices of shape (rows, cols) that act on blocks of columns.
 
     A product is one column through one matrix; blocks are (samples, size, k).
+
+    Attributes:
+        products: how many a matrix-free leaf has made so far, all inputs counted; 0 where nobody counts.
     """
 
     samples: int
@@ -21,6 +24,7 @@ class LinearOperator(ABC):
     cols: int
     dtype: torch.dtype
     device: torch.device
+    products: int = 0
 
     @abstractmethod
     def matmat(self, columns: Tensor) -> Tensor:
@@ -61,6 +65,11 @@ class JacobianOperator(LinearOperator):
         self.source, self.target = source, target
         self.samples, self.rows, self.cols = source.samples, target.size, source.size
         self.dtype, self.device = dtype, device
+
+    @property
+    def routes(self) -> dict[str, int]:
+        """How many ops were linearised which way: "rule", "double backward: aten.foo", "torch.func: why"."""
+        return {}
 
     @abstractmethod
     def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -49,7 +49,7 @@ class TapeOperator(JacobianOperator):
         Raises:
             MemoryBudgetError: not even one tangent fits.
         """
-        inside = _as(tangents, self.tape.source_values)
+        inside = self._counted(_as(tangents, self.tape.source_values))
         return self._outside(in_chunks(self.tape.push, inside, self.bytes_per_tangent, budget=self.budget))
 
     def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -58,8 +58,12 @@ class TapeOperator(JacobianOperator):
         Raises:
             MemoryBudgetError: not even one cotangent fits.
         """
-        inside = _as(cotangents, self.tape.target_values)
+        inside = self._counted(_as(cotangents, self.tape.target_values))
         return self._outside(in_chunks(self.tape.pull, inside, self.bytes_per_tangent, budget=self.budget))
+
+    def _counted(self, moving: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self.products += self.samples * moving[0].shape[0]
+        return moving
 
     def _outside(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor.to(self.dtype) for tensor in tensors)

@@ -49,7 +49,8 @@ def refuse_unsafe_program(probe: Probe) -> None:
         elif not record.startswith(("code/", ".data/")):
             data = probe.read(record)
             if data.startswith((b"PK\x03\x04", b"\x80")):
-                refuse_unsafe(f"{record} in {probe.path}", named_globals(io.BytesIO(data)), {})
+                source = f"{record} in {probe.path}"
+                refuse_unsafe(source, named_globals(io.BytesIO(data), source), {})
 
 
 def _check_json(probe: Probe, record: str) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from dynstab.core.errors import LoadError
+
+# What zipfile raises on damaged bytes; RuntimeError is an encrypted member.
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, LookupError, ValueError, RuntimeError)
 
 _HEAD = 512
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own limit
@@ -40,13 +47,22 @@ class Probe:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return tuple(archive.namelist())
-        except (zipfile.BadZipFile, OSError):
+        except DAMAGED:
             return ()
 
     def read(self, record: str) -> bytes:
-        """One member of the archive, named as in `records`."""
-        with zipfile.ZipFile(self.path) as archive:
-            return archive.read(self._names[self.records.index(record)])
+        """One member of the archive, named as in `records`.
+
+        Raises:
+            LoadError: it is damaged.
+        """
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(self._names[self.records.index(record)])
+        except DAMAGED as error:
+            raise LoadError(
+                f"{self.path} is damaged or truncated ({error})", remedy="write or fetch the file again"
+            ) from error
 
     @property
     def cut_zip(self) -> bool:

@@ -27,6 +27,7 @@ from torch._weights_only_unpickler import _get_allowed_globals
 
 from dynstab.core.errors import LoadError, UnsafePickle
 from dynstab.loading.loader import Options
+from dynstab.loading.probe import DAMAGED
 
 _FUNCTIONS = (
     "torch.nn.functional: relu gelu silu mish elu selu celu leaky_relu relu6 hardswish hardsigmoid hardtanh "
@@ -52,9 +53,10 @@ def load_pickle(path: Path, options: Options) -> Any:
     if options.trust_pickle:
         return _load_trusted(path)
     allowed = allowed_globals(options.allow_globals)
-    refuse_unsafe(f"{path}", named_globals(path), allowed)
+    with path.open("rb") as stream:
+        refuse_unsafe(str(path), named_globals(stream, str(path)), allowed)
     value = _load_restricted(path, allowed)
-    refuse_disguised(f"{path}", value)
+    refuse_disguised(str(path), value)
     return value
 
 
@@ -97,21 +99,22 @@ def _import(name: str) -> Any:
         ) from error
 
 
-def named_globals(file: Path | BinaryIO) -> set[str]:
+def named_globals(stream: BinaryIO, source: str) -> set[str]:
     """Every dotted name that a torch.save file or a plain pickle imports, read without executing.
 
     Raises:
         LoadError: the opcodes cannot be read to their end.
     """
-    with file.open("rb") if isinstance(file, Path) else file as stream:
-        try:
-            if not _is_zip(stream):
-                return set().union(*_scan_all(stream))
-            with zipfile.ZipFile(stream) as archive:
-                (record,) = [name for name in archive.namelist() if name.count("/") <= 1 and name.endswith("data.pkl")]
-                return _scan(io.BytesIO(archive.read(record)))
-        except (ValueError, EOFError, UnicodeDecodeError, zipfile.BadZipFile, IndexError) as error:
-            raise LoadError("the pickle is damaged or truncated", remedy="write or fetch the file again") from error
+    try:
+        if not _is_zip(stream):
+            return set().union(*_scan_all(stream))
+        with zipfile.ZipFile(stream) as archive:
+            (record,) = [name for name in archive.namelist() if name.count("/") <= 1 and name.endswith("data.pkl")]
+            return _scan(io.BytesIO(archive.read(record)))
+    except (*DAMAGED, MemoryError) as error:
+        raise LoadError(
+            f"{source} is a pickle, damaged or truncated ({_line(error)})", remedy="write or fetch the file again"
+        ) from error
 
 
 def _is_zip(stream: BinaryIO) -> bool:

@@ -86,31 +86,43 @@ class _Alias:
     name: str
 
 
-def mirror(source: Any, program: Program) -> ScriptedBlock:
-    """The tree of plain modules of a scripted one, sharing its tensors and their ties.
+_Identity = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+def _identity(tensor: Tensor) -> _Identity:
+    """Equal for two views of the same entries."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+
+
+def mirror(source: Any, program: Program, ties: dict[_Identity, nn.Parameter] | None = None) -> ScriptedBlock:
+    """The tree of plain modules of a scripted one, sharing its tensors; tied parameters stay tied.
 
     Raises:
         LoadError: its graphs hold something that cannot be interpreted.
     """
+    ties = {} if ties is None else ties
     block = ScriptedBlock(source, program)
-    tensors: dict[tuple[int, torch.Size], str] = {}
     tables: Any = torch._C
     parameters, buffers = dict(tables.ParameterDict(source).items()), dict(tables.BufferDict(source).items())
     children = dict(tables.ModuleDict(source).items())
     for name, value in parameters.items():
-        block.register_parameter(name, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
-        tensors[value.data_ptr(), value.shape] = name
+        fresh = nn.Parameter(value, requires_grad=value.requires_grad)
+        block.register_parameter(name, ties.setdefault(_identity(value), fresh) if value.numel() else fresh)
     for name, value in buffers.items():
         block.register_buffer(name, value)
     for name, child in children.items():
-        block.add_module(name, mirror(child, program))
+        block.add_module(name, mirror(child, program, ties))
+    own = {_identity(value): name for name, value in parameters.items()}
     for name in _attribute_names(source) - set(parameters) - set(buffers) - set(children) - {"training"}:
-        value = source.getattr(name)
-        if isinstance(value, list) and value and all(isinstance(each, Tensor) for each in value):
-            aliases = [tensors.get((each.data_ptr(), each.shape)) for each in value]
-            value = [_Alias(each) for each in aliases if each] if all(aliases) else value
-        block.scripted[name] = copy.copy(value) if isinstance(value, list | dict) else value
+        block.scripted[name] = _attribute(source.getattr(name), own)
     return block
+
+
+def _attribute(value: Any, own: dict[_Identity, str]) -> Any:
+    if isinstance(value, list) and value and all(isinstance(each, Tensor) for each in value):
+        names = [own.get(_identity(each)) for each in value]
+        return [_Alias(name) for name in names if name] if all(names) else list(value)
+    return copy.copy(value) if isinstance(value, list | dict) else value
 
 
 def _attribute_names(source: Any) -> set[str]:

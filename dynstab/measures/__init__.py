@@ -23,17 +23,34 @@ from dynstab.systems.trajectory import Trajectory
 
 __all__ = ["MEASURES", "measure", "planned_products"]
 
+
+def _steps(survey: Survey) -> int:
+    return len(survey.trajectory.steps)
+
+
+def _states_and_steps(survey: Survey) -> int:
+    return len(survey.trajectory.states) + _steps(survey)
+
+
+def _sweep(survey: Survey) -> int:
+    return len(survey.trajectory.states) + (0 if survey.exact_flow else _steps(survey))
+
+
+def _unknown(_: Survey) -> None:
+    return None
+
+
 # In this order: a measure may read what those before it found.
-MEASURES: dict[str, Measure] = {
-    "states": measure_states,
-    "activations": measure_activations,
-    "gains": measure_gains,
-    "gradient flow": measure_gradient_flow,
-    "singular values": measure_singular_values,
-    "eigenvalues": measure_eigenvalues,
-    "exponents": measure_exponents,
-    "network": measure_network,
-}
+MEASURES = (
+    Measure("states", measure_states, _states_and_steps),
+    Measure("activations", measure_activations, _steps),
+    Measure("gains", measure_gains, _steps),
+    Measure("gradient flow", measure_gradient_flow, _sweep),
+    Measure("singular values", measure_singular_values, _steps),
+    Measure("eigenvalues", measure_eigenvalues, _steps),
+    Measure("exponents", measure_exponents, _unknown),
+    Measure("network", measure_network, _unknown),
+)
 
 
 def measure(
@@ -76,13 +93,13 @@ def measure(
 
 def _run(survey: Survey, progress: Progress) -> tuple[str, ...]:
     """All measures in turn; the names of those that an interrupt cut short or kept from starting."""
-    names = list(MEASURES)
-    for position, name in enumerate(names):
+    for position, (name, run, units) in enumerate(MEASURES):
         try:
-            with torch.no_grad(), progress.stage(name, len(survey.trajectory.steps) or None) as stage:
-                for finding in MEASURES[name](survey):
+            with torch.no_grad(), progress.stage(name, units(survey) or None) as stage:
+                survey.tick = stage.advance
+                for finding in run(survey):
                     survey.record(finding)
                     stage.advance()
         except KeyboardInterrupt:
-            return tuple(names[position:])
+            return tuple(measure.name for measure in MEASURES[position:])
     return ()

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import torch
+
 from dynstab.core.config import Config
+from dynstab.core.inspection import Cost
+from dynstab.linear.tape_operator import TapeOperator
 from dynstab.measures.effort import EFFORTS, Effort, plan_dense
 from dynstab.systems.trajectory import Trajectory
+
+_ROUNDS = 3  # the first linearises; the fastest counts
 
 
 def planned_products(trajectory: Trajectory, config: Config, *, spectral_inputs: int = 1) -> int:
@@ -27,3 +35,25 @@ def _spectral(effort: Effort, k: int) -> int:
     """One frame for the QR exponents, and the budgets of everything else."""
     each_step = effort.singular_products + effort.symmetric_products + effort.eigen_products
     return k + each_step + 2 * effort.network_products
+
+
+def estimate_cost(trajectory: Trajectory, config: Config) -> Cost:
+    """One tangent of all inputs through all steps, timed, times the products that the effort plans."""
+    operators = [step.jacobian for step in trajectory.steps if isinstance(step.jacobian, TapeOperator)]
+    tangents = tuple(torch.randn_like(tensor).unsqueeze(0) for tensor in trajectory.states[0].value)
+    each = min(_timed(operators, tangents) for _ in range(_ROUNDS)) / trajectory.samples
+    products = planned_products(trajectory, config)
+    return Cost(
+        products=products,
+        seconds_per_product=each,
+        seconds=each * products,
+        bytes_per_tangent=max((operator.bytes_per_tangent for operator in operators), default=0),
+        recorded_bytes=sum(tensor.nbytes for state in trajectory.states for tensor in state.value),
+    )
+
+
+def _timed(operators: list[TapeOperator], tangents: tuple[torch.Tensor, ...]) -> float:
+    started = time.perf_counter()
+    for operator in operators:
+        tangents = operator.push_tensors(tangents)
+    return time.perf_counter() - started

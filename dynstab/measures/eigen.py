@@ -15,16 +15,16 @@ from dynstab.estimators.non_normality import henrici_departure, kreiss_constant,
 from dynstab.estimators.result import Result
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.effort import NEEDS_STANDARD, NEEDS_THOROUGH, Effort
+from dynstab.measures.singular import NOT_FORMED, NOT_SQUARE
 from dynstab.measures.survey import Finding, Survey
 from dynstab.systems.trajectory import Step
 
 _DRAW = 4
 _MOST_LISTED = 128
-_LANCZOS_BLOCK = 4
+# Narrow blocks reach deepest for a budget, and the ends of these spectra are where a bulk stops.
+_LANCZOS_BLOCK = 1
 _ARNOLDI_BLOCK = 2
-_NOT_SQUARE = "the step changes the size of the state"
 _NOT_RESIDUAL = "not a residual step: there is no vector field"
-_NOT_FORMED = "needs the Jacobian formed: it is too large"
 _SPECTRAL = ("spectral_radius", "spectral_abscissa")
 _NON_NORMAL = ("henrici_departure", "kreiss_constant", "transient_growth")
 
@@ -34,7 +34,7 @@ def measure_eigenvalues(survey: Survey) -> Iterator[Finding]:
     for step in survey.spectral.steps:
         matrix = survey.spectral_matrices[step.index]
         if not step.jacobian.square:
-            fields = _missing(_NOT_SQUARE, "logarithmic_norm", *_SPECTRAL, *_NON_NORMAL)
+            fields = _missing(NOT_SQUARE, "logarithmic_norm", *_SPECTRAL, *_NON_NORMAL)
         elif matrix is not None:
             fields = _dense_fields(step, matrix, survey.effort)
         else:
@@ -84,7 +84,7 @@ def _non_normal_fields(matrix: Tensor, eigenvalues: Result, effort: Effort) -> d
 
 
 def _sampled_fields(step: Step, effort: Effort, seed: int) -> dict[str, object]:
-    fields = _missing(_NOT_FORMED, *_NON_NORMAL)
+    fields = _missing(NOT_FORMED, *_NON_NORMAL)
     residual = step.kind == "residual"
     if not residual:
         fields |= _missing(_NOT_RESIDUAL, "logarithmic_norm", "spectral_abscissa")

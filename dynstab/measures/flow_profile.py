@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log, pi, sqrt
 
@@ -136,12 +136,14 @@ def swept_profile(
     seed: int,
     chunk_bytes: int,
     cotangent: Tensor | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> FlowProfile:
     """From one backward sweep of `probes` Gaussian cotangents through all steps, all inputs together.
 
     Args:
         cotangent: (samples, size) of the last state, for the gain of that one alone; the probes then
             serve the upper bound.
+        tick: called after every step.
     """
     # The last state may be as wide as a vocabulary: its probes are drawn and pulled in blocks.
     blocks = list(_first_pull(operators[-1], probes, seed, chunk_bytes, cotangent))
@@ -149,9 +151,11 @@ def swept_profile(
     logs = [torch.zeros_like(starts)]
     columns, log_norms = _normalised(columns, logs[0])
     logs.append(log_norms)
+    tick()
     for operator in reversed(operators[:-1]):
         columns, log_norms = _normalised(pull(operator, columns, chunk_bytes=chunk_bytes), log_norms)
         logs.append(log_norms)
+        tick()
     pulled = torch.stack(logs[::-1], dim=1)
     return _profile_of(pulled, starts, probes, operators[-1].dtype, cotangent is not None)
 

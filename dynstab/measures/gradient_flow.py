@@ -38,7 +38,12 @@ def flow_profile(survey: Survey) -> FlowProfile:
         formed = [matrix for matrix in survey.matrices if matrix is not None]
         return dense_profile(formed, operators[0].dtype, cotangent)
     return swept_profile(
-        operators, effort.flow_probes, seed=survey.seed(_DRAW), chunk_bytes=effort.chunk_bytes, cotangent=cotangent
+        operators,
+        effort.flow_probes,
+        seed=survey.seed(_DRAW),
+        chunk_bytes=effort.chunk_bytes,
+        cotangent=cotangent,
+        tick=survey.tick,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import exp, inf, log, pi
+from math import inf, log, pi
 
 import torch
 from torch import Tensor
@@ -17,18 +17,12 @@ from dynstab.measures.refinement import depth_smoothness, refinement_order, repe
 from dynstab.measures.survey import Finding, Survey
 from dynstab.measures.width_null import width_null
 
-_LARGEST_EXPONENT = 709.0
-_NO_STEPS = "the trajectory has no step"
-
 
 def measure_network(survey: Survey) -> Iterator[Finding]:
     """Reads what the measures of gains, singular values and gradient flow left."""
     trajectory = survey.trajectory
     yield Finding("network", 0, {"causal": trajectory.causal, "batch_coupled": trajectory.coupled})
     if survey.flow is None:
-        missing = Estimate.unmeasured(_NO_STEPS, unit="nat")
-        names = ("log_gradient_gain", "median_log_gradient_gain", "raw_log_gradient_gain", "log_signal_gain")
-        yield Finding("network", 0, dict.fromkeys(names, missing))
         return
     yield Finding("network", 0, _signal_fields(survey))
     yield Finding("network", 0, _gradient_fields(survey, survey.flow))
@@ -130,39 +124,32 @@ def _refinement_fields(survey: Survey) -> dict[str, Estimate]:
 
 
 def _product_bounds(survey: Survey) -> list[Estimate]:
-    """From every state on, the product of the steps' largest singular values.
+    """From every state on, the product of the steps' largest singular values, greatest over the inputs.
 
     An upper bound only where each of them is exact and measured at the same inputs as the gain.
     """
-    steps = survey.trajectory.steps
     bounds = [Estimate(value=1.0, error=0.0, method="empty product", label=Label.EXACT)]
-    total, rigorous = 0.0, survey.exact_flow
-    for step in reversed(steps):
-        sigma = survey.estimate("step", step.index, "largest_singular_value")
-        if sigma is None or sigma.value is None:
+    total, rigorous = torch.zeros(1, dtype=torch.float64), survey.exact_flow
+    for step in reversed(survey.trajectory.steps):
+        norm = survey.norms.get(step.index)
+        if norm is None:
             reason = f"the largest singular value of step {step.index} was not measured"
             bounds += [Estimate.unmeasured(reason)] * (step.index + 1)
             break
-        # The greatest over the inputs is not kept: mean + spread * (n - 1) / sqrt(n) is never below it.
-        count = sigma.samples
-        total += _safe_log(sigma.value + (sigma.error or 0.0) + (sigma.spread or 0.0) * (count - 1) / count**0.5)
-        rigorous = rigorous and sigma.label is Label.EXACT
-        bounds.append(_product_bound(total, rigorous, count))
+        total = total + (norm.values + norm.errors)[:, 0].log()
+        rigorous = rigorous and norm.label is Label.EXACT
+        bounds.append(_product_bound(total, rigorous))
     return bounds[::-1]
 
 
-def _safe_log(value: float) -> float:
-    return log(value) if value > 0 else -inf if value == 0 else value
-
-
-def _product_bound(total: float, rigorous: bool, count: int) -> Estimate:
-    value = exp(total) if total < _LARGEST_EXPONENT else inf if total == total else total
+def _product_bound(total: Tensor, rigorous: bool) -> Estimate:
+    value = float(total.exp().amax())
     note = "" if rigorous else ", each with its error; no bound if one was missed or at other inputs"
     return Estimate(
         value=value,
         error=0.0,
         method=f"product of the steps' largest singular values{note}",
         label=Label.UPPER if rigorous else Label.ESTIMATE,
-        outcome="converged" if value < inf else "non-finite",
-        samples=count,
+        outcome="converged" if value < inf else NON_FINITE,
+        samples=len(total),
     )

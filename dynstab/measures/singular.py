@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
 from dynstab.core.estimate import Estimate
 from dynstab.estimators.dense import DenseSpectrum, dense_spectrum
 from dynstab.estimators.golub_kahan import SingularTriplets, largest_singular_values
+from dynstab.estimators.result import Result
 from dynstab.linear.operator import LinearOperator
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.effort import NEEDS_STANDARD, Effort
 from dynstab.measures.survey import Finding, Survey
 
 _DRAW = 3
-_BLOCK = 8
+# Narrow blocks reach deepest for a budget; multiple singular values are found all the same.
+_BLOCK = 4
 # A basis is copied when it grows, and blocks are projected out of it.
 COPIES = 3
-SMALL_ONLY = "needs the Jacobian formed: it is too large"
+NOT_FORMED = "needs the Jacobian formed: it is too large"
+NOT_SQUARE = "the step changes the size of the state"
+_NO_DETERMINANT = Estimate.unmeasured(NOT_SQUARE, unit="nat")
 
 
 def measure_singular_values(survey: Survey) -> Iterator[Finding]:
@@ -28,39 +29,42 @@ def measure_singular_values(survey: Survey) -> Iterator[Finding]:
         matrix = survey.spectral_matrices[step.index]
         k = survey.config.k
         if matrix is None:
-            fields = _leading(step.jacobian, k, survey.effort, survey.seed(_DRAW, step.index))
+            found = leading_triplets(
+                step.jacobian,
+                k,
+                budget=survey.effort.singular_products,
+                effort=survey.effort,
+                seed=survey.seed(_DRAW, step.index),
+            )
+            fields = _leading(step.jacobian, found)
         else:
-            fields = _all(matrix, k, square=step.jacobian.square)
+            spectrum = dense_spectrum(matrix, products=min(matrix.shape[1:]))
+            found, fields = spectrum.singular_values, _all(spectrum, k)
+        if not isinstance(found, str):
+            survey.norms[step.index] = found.column(0)
         yield Finding("step", step.index, fields)
 
 
-def _all(matrix: Tensor, k: int, *, square: bool) -> dict[str, object]:
-    spectrum = dense_spectrum(matrix, products=min(matrix.shape[1:]))
+def _all(spectrum: DenseSpectrum, k: int) -> dict[str, object]:
     values = spectrum.singular_values
     leading = tuple(summarise(values.column(i)) for i in range(min(k, values.values.shape[1])))
+    determinant = spectrum.log_determinant
     return {
         "singular_values": leading,
         "largest_singular_value": leading[0],
         "smallest_singular_value": summarise(spectrum.smallest_nonzero),
         "nullity": summarise(spectrum.nullity),
-        "log_determinant": _log_determinant(spectrum, square),
+        "log_determinant": _NO_DETERMINANT if determinant is None else summarise(determinant, unit="nat"),
     }
 
 
-def _log_determinant(spectrum: DenseSpectrum, square: bool) -> Estimate:
-    if spectrum.log_determinant is None or not square:
-        return Estimate.unmeasured("the step changes the size of the state", unit="nat")
-    return summarise(spectrum.log_determinant, unit="nat")
-
-
-def _leading(operator: LinearOperator, k: int, effort: Effort, seed: int) -> dict[str, object]:
-    found = leading_triplets(operator, k, budget=effort.singular_products, effort=effort, seed=seed)
-    small = Estimate.unmeasured(SMALL_ONLY)
-    fields: dict[str, object] = {"smallest_singular_value": small, "nullity": small}
-    if operator.square:
-        fields["log_determinant"] = Estimate.unmeasured(SMALL_ONLY, unit="nat")
-    else:
-        fields["log_determinant"] = Estimate.unmeasured("the step changes the size of the state", unit="nat")
+def _leading(operator: LinearOperator, found: Result | str) -> dict[str, object]:
+    small = Estimate.unmeasured(NOT_FORMED)
+    fields: dict[str, object] = {
+        "smallest_singular_value": small,
+        "nullity": small,
+        "log_determinant": Estimate.unmeasured(NOT_FORMED, unit="nat") if operator.square else _NO_DETERMINANT,
+    }
     if isinstance(found, str):
         return fields | {"largest_singular_value": Estimate.unmeasured(found)}
     values = tuple(summarise(found.column(i)) for i in range(found.values.shape[1]))
@@ -74,9 +78,7 @@ def leading_triplets(
     if not budget:
         return NEEDS_STANDARD
     pair = operator.samples * (operator.rows + operator.cols) * operator.dtype.itemsize * COPIES
-    block = min(max(_BLOCK, k), 16)
     affordable = min(budget, 2 * (effort.vectors_bytes // max(1, pair)))
-    if affordable < 2 * k:
+    if affordable < 2 * max(k, _BLOCK):
         return f"a basis for {k} singular values of {operator.rows} x {operator.cols} does not fit into memory"
-    with torch.no_grad():
-        return largest_singular_values(operator, k, budget=affordable, block=min(block, affordable // 2), seed=seed)
+    return largest_singular_values(operator, k, budget=affordable, block=_BLOCK, seed=seed)

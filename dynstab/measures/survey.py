@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from functools import partial as bound
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from dynstab.core.config import Config
 from dynstab.core.estimate import Estimate
+from dynstab.core.frozen import Frozen
 from dynstab.core.measurements import (
     GradientFlow,
     Lyapunov,
@@ -20,11 +22,16 @@ from dynstab.core.measurements import (
     StateMeasurement,
     StepMeasurement,
 )
+from dynstab.estimators.result import Result
 from dynstab.measures.effort import EFFORTS, DensePlan, Effort, plan_dense
 from dynstab.measures.flow_profile import FlowProfile
 from dynstab.measures.tokens import rms
 from dynstab.systems.trajectory import Trajectory
 
+_INTERRUPTED = "interrupted before it was measured"
+_NO_STEPS = "the trajectory has no step"
+
+R = TypeVar("R", bound=Frozen)
 Place = Literal["step", "state", "gradient", "lyapunov", "network"]
 
 
@@ -36,7 +43,12 @@ class Finding(NamedTuple):
     fields: dict[str, Any]
 
 
-Measure = Callable[["Survey"], Iterator[Finding]]
+class Measure(NamedTuple):
+    """A measure: `run` yields what it finds as it finds it, `units` says how many pieces of work that is, if known."""
+
+    name: str
+    run: Callable[[Survey], Iterator[Finding]]
+    units: Callable[[Survey], int | None]
 
 
 @dataclass(kw_only=True)
@@ -50,6 +62,8 @@ class Survey:
         training_dtype: the number format whose range limits the gradients.
         found: what was found, by place and index.
         flow: the gradient's profile per input, once it was measured.
+        norms: of each step, the largest singular value per input, once it was measured.
+        tick: told of work that is done between two findings.
     """
 
     trajectory: Trajectory
@@ -59,6 +73,8 @@ class Survey:
     training_dtype: torch.dtype | None = None
     found: dict[tuple[Place, int], dict[str, Any]] = field(default_factory=dict)
     flow: FlowProfile | None = None
+    norms: dict[int, Result] = field(default_factory=dict)
+    tick: Callable[[], None] = lambda: None
 
     @property
     def effort(self) -> Effort:
@@ -119,34 +135,27 @@ class Survey:
 
     def measurements(self, partial: tuple[str, ...] = ()) -> Measurements:
         """All that was found; where the run was cut short, what is missing says so."""
-        steps = self.trajectory.steps
-        states = self.trajectory.states
-        gradient = states if ("gradient", 0) in self.found else ()
+        steps, states = self.trajectory.steps, self.trajectory.states
+        reason = _INTERRUPTED if partial else None if steps else _NO_STEPS
+        record = bound(self._record, reason)
         return Measurements(
-            steps=tuple(
-                StepMeasurement(**self._fields(StepMeasurement, "step", i, partial), index=i, name=step.name)
-                for i, step in enumerate(steps)
-            ),
-            states=tuple(
-                StateMeasurement(**self._fields(StateMeasurement, "state", i, partial), index=i, name=state.name)
-                for i, state in enumerate(states)
-            ),
+            steps=tuple(record(StepMeasurement, "step", i, index=i, name=s.name) for i, s in enumerate(steps)),
+            states=tuple(record(StateMeasurement, "state", i, index=i, name=s.name) for i, s in enumerate(states)),
             gradient_flow=tuple(
-                GradientFlow(**self._fields(GradientFlow, "gradient", i, partial), state=i, name=state.name)
-                for i, state in enumerate(gradient)
+                record(GradientFlow, "gradient", i, state=i, name=s.name) for i, s in enumerate(states if steps else ())
             ),
-            lyapunov=Lyapunov(**self._fields(Lyapunov, "lyapunov", 0, partial)),
-            network=NetworkMeasurement(**self._fields(NetworkMeasurement, "network", 0, partial)),
+            lyapunov=record(Lyapunov, "lyapunov", 0),
+            network=record(NetworkMeasurement, "network", 0),
             partial=partial,
         )
 
-    def _fields(self, record: type, place: Place, index: int, partial: tuple[str, ...]) -> dict[str, Any]:
-        found = self.found.get((place, index), {})
-        if not partial:
-            return found
-        missing = Estimate.unmeasured("interrupted before it was measured")
-        names = [name for name, info in record.model_fields.items() if info.annotation is Estimate]
-        return {name: missing for name in names} | found
+    def _record(self, reason: str | None, kind: type[R], place: Place, at: int, **identity: object) -> R:
+        """What was found for one record; every other Estimate of it gives the reason, if there is one."""
+        found = self.found.get((place, at), {}) | identity
+        if reason is not None:
+            names = (name for name, info in kind.model_fields.items() if info.annotation is Estimate)
+            found = {name: Estimate.unmeasured(reason) for name in names} | found
+        return kind(**found)
 
 
 def _formed(trajectory: Trajectory, plan: DensePlan) -> tuple[Tensor | None, ...]:

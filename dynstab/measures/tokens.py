@@ -28,7 +28,7 @@ def token_matrix(state: State) -> Tensor | None:
 
     Where the inputs influence each other (one sample), their positions count together.
     """
-    if state.feature_dim is None or not state.value:
+    if state.feature_dim is None or not state.value or state.value[0].ndim < 3:
         return None
     tensor, feature = state.value[0], state.feature_dim
     if state.layout.samples == 1:

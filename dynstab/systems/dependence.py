@@ -62,9 +62,9 @@ def reach(nodes: Iterable[fx.Node], start: Iterable[fx.Node], values: Values | N
     """What depends on `start`: by data, or with `values` by derivatives only."""
     found = set(start)
     for node in nodes:
-        if node not in found and any(a in found for a in node.all_input_nodes) and node.op != "output":
-            if values is None or carries(node, values):
-                found.add(node)
+        follows = node.op != "output" and any(a in found for a in node.all_input_nodes)
+        if follows and (values is None or carries(node, values)):
+            found.add(node)
     return found
 
 
@@ -144,10 +144,10 @@ def _sources(graph: Graph, nodes: list[fx.Node], values: Values) -> list[fx.Node
     learned = reach(nodes, [n for n in graph.parameter_nodes if floating(values[n])])
     downstream = reach(nodes, sources)
     for node in nodes:
-        if node in fed and node in learned and node not in downstream and floating(values[node]):
-            if isinstance(values[node], Tensor):
-                sources.append(node)
-                downstream |= reach(nodes, [node])
+        first = node in fed and node in learned and node not in downstream
+        if first and isinstance(values[node], Tensor) and floating(values[node]):
+            sources.append(node)
+            downstream |= reach(nodes, [node])
     return sources
 
 

@@ -65,9 +65,7 @@ def depth_system(
     values = evaluate(graph.module, graph.arguments())
     chain = find_chain(graph, values)
     batch = _batch(graph)
-    planned = plan_steps(
-        chain, find_cuts(chain, values), values, granularity=granularity, states=states, batch=batch
-    )
+    planned = plan_steps(chain, find_cuts(chain, values), values, granularity=granularity, states=states, batch=batch)
     trajectory = _assemble(graph, chain, planned, values, _sample_axis(module, values, planned, batch))
     if verify and trajectory.steps:
         with isolated(subject.module):
@@ -141,9 +139,7 @@ def _assemble(
         kind="depth",
         time_unit="step",
         states=states,
-        steps=tuple(
-            _step(i, step, tapes[i], states, graph, values) for i, step in enumerate(planned)
-        ),
+        steps=tuple(_step(i, step, tapes[i], states, graph, values) for i, step in enumerate(planned)),
         samples=layouts[0].samples if layouts else 1,
         coupled=coupled,
         causal=bool(planned) and is_causal(tensors, tapes, token_dims),
@@ -153,9 +149,7 @@ def _assemble(
     )
 
 
-def _step(
-    index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], graph: Graph, values: Values
-) -> Step:
+def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], graph: Graph, values: Values) -> Step:
     source, target = states[index], states[index + 1]
     same = [t.shape for t in source.value] == [t.shape for t in target.value]
     function = SegmentFunction(step.low.live, step.high.live, values)
@@ -164,12 +158,12 @@ def _step(
     return Step(
         index=index,
         name=step.name,
-        kind="residual" if step.alpha is not None else "plain" if same else "transition",
+        kind="transition" if not same else "plain" if step.alpha is None else "residual",
         source=index,
         target=index + 1,
         jacobian=TapeOperator(tape, source.layout, target.layout),
         function=function,
-        residual_coefficient=step.alpha,
+        residual_coefficient=step.alpha if same else None,
         activations=tuple(_activations(step.nodes, values)),
         block=step.block,
         parameters=tuple(graph.parameters[learned[node]] for node in used),
@@ -207,9 +201,7 @@ def _source_name(chain: Chain, live: tuple[fx.Node, ...]) -> str:
     return live[-1].meta.get("path") or chain.source[0].meta.get("path") or "input"
 
 
-def _positions(
-    chain: Chain, position: int, value: tuple[Tensor, ...], layout: Layout
-) -> tuple[int | None, int | None]:
+def _positions(chain: Chain, position: int, value: tuple[Tensor, ...], layout: Layout) -> tuple[int | None, int | None]:
     """(token dimension, feature dimension) of a state's first tensor.
 
     Channels come first where the last matrix product before the state was a convolution (or

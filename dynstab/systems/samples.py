@@ -41,7 +41,7 @@ def _follow(states: Sequence[Tensors], tapes: Sequence[Tape], batch: int, dim: i
         return None
     tangents = tuple(_first_only(t, dim) for t in states[0])
     dims: list[tuple[int, ...]] = [(dim,) * len(tangents)]
-    for state, tape in zip(states[1:], tapes, strict=True):
+    for tape in tapes:
         tangents = tape.push(tangents)
         found = [_confined(t[0], batch, dim) for t in tangents]
         if any(d is None for d in found):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from dynstab.systems.dependence import Values
 
@@ -32,7 +33,7 @@ class SegmentFunction:
 
 
 def _filled(arguments: Any, env: dict[fx.Node, Any]) -> Any:
-    return fx.node.map_arg(arguments, lambda node: env[node])
+    return map_arg(arguments, lambda node: env[node])
 
 
 def _recomputed(source: tuple[fx.Node, ...], target: tuple[fx.Node, ...]) -> list[fx.Node]:

@@ -72,10 +72,7 @@ def check_gradient(
     cotangent = torch.randn(states[-1][0].shape, generator=torch.Generator().manual_seed(4)).to(states[-1][0])
     expected = _autograd(subject, output, cotangent, states)
     got = _pulled(operators, cotangent)
-    errors: list[float] = []
-    for state in sorted(expected):
-        candidates = [_relative(g, e) for g, e in zip(got[state][:1] * len(expected[state]), expected[state], strict=True)]
-        errors.append(min(candidates))
+    errors = [min(_relative(got[i][0], gradient) for gradient in found) for i, found in sorted(expected.items())]
     if not errors:
         return Check(check=name, passed=False, error=None, detail="no state is an input or output of a module")
     limit = 10 * tolerance(precision)
@@ -100,16 +97,14 @@ def _relative(got: Tensor, expected: Tensor) -> float:
 def _pulled(operators: Sequence[JacobianOperator], cotangent: Tensor) -> list[Tensors]:
     """The cotangents at every state, first state first, without the leading dimension."""
     current: Tensors = (cotangent.unsqueeze(0),)
-    found = [current]
+    found: list[Tensors] = [current]
     for operator in reversed(operators):
         current = operator.pull_tensors(current)
         found.append(current)
     return [tuple(t[0] for t in tensors) for tensors in reversed(found)]
 
 
-def _autograd(
-    subject: Subject, output: int, cotangent: Tensor, states: Sequence[Tensors]
-) -> dict[int, list[Tensor]]:
+def _autograd(subject: Subject, output: int, cotangent: Tensor, states: Sequence[Tensors]) -> dict[int, list[Tensor]]:
     """State index -> gradients at the tensors of one run that hold that state's (single-tensor) value."""
     inputs = [t.detach().requires_grad_() if t.is_floating_point() else t for t in subject.inputs]
     seen: list[tuple[int, Tensor, int]] = []
@@ -135,9 +130,9 @@ def _autograd(
 
 def _matching(tensor: Tensor, states: Sequence[Tensors]) -> int | None:
     for i, state in enumerate(states[:-1]):
-        if len(state) == 1 and state[0].shape == tensor.shape and state[0].dtype == tensor.dtype:
-            if torch.allclose(state[0], tensor.detach(), rtol=1e-4, atol=1e-6, equal_nan=True):
-                return i
+        alike = len(state) == 1 and state[0].shape == tensor.shape and state[0].dtype == tensor.dtype
+        if alike and torch.allclose(state[0], tensor.detach(), rtol=1e-4, atol=1e-6, equal_nan=True):
+            return i
     return None
 
 

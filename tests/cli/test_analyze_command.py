@@ -99,6 +99,17 @@ def test_a_loss_gives_the_cotangents(dynstab: Run, models: dict[str, Path], tmp_
     assert method[0] != method[1]
 
 
+def test_an_interrupted_analysis_delivers_what_it_has_and_exits_with_130(
+    dynstab: Run, models: dict[str, Path], exploding_report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Report.load(exploding_report)
+    partial = report.model_copy(update={"provenance": report.provenance.model_copy(update={"interrupted": True})})
+    monkeypatch.setattr("dynstab.cli.work.analyze", lambda *_, **__: partial)
+    result = dynstab("analyze", models["exploding"], "--format", "json")
+    assert result.exit_code == 130
+    assert Report.model_validate_json(result.stdout) == partial
+
+
 @pytest.mark.parametrize("format", ["json", "markdown", "sarif", "junit", "console"])
 def test_every_format_renders_again_without_the_model(dynstab: Run, exploding_report: Path, format: str) -> None:
     result = dynstab("render", exploding_report, "--format", format)

@@ -54,6 +54,7 @@ def test_weights_without_an_architecture_ask_for_it(dynstab: Run, models: dict[s
         ("image.pt", b"\x89PNG\r\n\x1a\n" + b"\0" * 64),
         ("plain.pt", pickle.dumps([1, 2, 3])),
     ],
+    ids=["empty", "random", "image", "plain"],
 )
 def test_foreign_files_are_told_what_they_look_like(dynstab: Run, tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

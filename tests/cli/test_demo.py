@@ -16,7 +16,7 @@ from dynstab.core.report import Report
 def test_the_demo_tells_the_stable_from_the_exploding_network(
     process: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    done = process("demo", "--out", "out")
+    done = process("demo", "--out", "out", "--effort", "quick", "--epochs", 5)
     assert done.returncode == 0, done.stderr
     for kind in ("stable", "exploding"):
         report = Report.load(tmp_path / "out" / f"{kind}.json")

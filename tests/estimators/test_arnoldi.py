@@ -20,8 +20,8 @@ def test_outer_eigenvalues_agree_with_arpack() -> None:
     assert found.by_magnitude.outcome == CONVERGED
     for sample, matrix in enumerate(matrices.numpy()):
         start = np.ones(150)
-        magnitude = np.abs(eigs(matrix, k=6, which="LM", v0=start, return_eigenvectors=False)).max()
-        real = eigs(matrix, k=6, which="LR", v0=start, return_eigenvectors=False).real.max()
+        magnitude = np.abs(np.asarray(eigs(matrix, k=6, which="LM", v0=start, return_eigenvectors=False))).max()
+        real = np.real(np.asarray(eigs(matrix, k=6, which="LR", v0=start, return_eigenvectors=False))).max()
         assert float(found.spectral_radius().values[sample]) == pytest.approx(magnitude, rel=1e-7)
         assert float(found.spectral_abscissa(identity=0.0).values[sample]) == pytest.approx(real, rel=1e-7)
 

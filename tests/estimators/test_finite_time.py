@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from dynstab.core.estimate import CONVERGED, Label
-from dynstab.estimators.finite_time import ScaledProduct, dense_log_singular_values, exponents, leading_log_singular_values
+from dynstab.estimators.finite_time import (
+    ScaledProduct,
+    dense_log_singular_values,
+    exponents,
+    leading_log_singular_values,
+)
+from dynstab.estimators.product_qr import log_singular_values
+from dynstab.estimators.qr import qr_exponents
 from dynstab.linear.operator import DenseOperator, ProductOperator
 
 
@@ -62,16 +69,17 @@ def test_orthogonal_chain_has_zero_finite_time_exponents() -> None:
 
 
 def test_a_random_forward_frame_measures_less_than_the_leading_exponent() -> None:
-    from dynstab.estimators.qr import qr_exponents
-
     operators = chain(gaussian(6, 1, 60, 60) / 60**0.5)
     leading = exponents(leading_log_singular_values(operators, 1), 6)
     assert float(qr_exponents(operators, 1).values) < float(leading.values) - 0.05
 
 
-def test_layernorm_like_null_directions_are_minus_infinity_in_single_precision() -> None:
+def test_null_directions_of_single_precision_are_minus_infinity_in_double_precision_too() -> None:
     projector = torch.eye(10) - torch.full((10, 10), 0.1)
-    found = dense_log_singular_values([DenseOperator(projector), DenseOperator(torch.linalg.qr(torch.randn(10, 10)).Q)])
+    rotation = torch.linalg.qr(gaussian(10, 10)).Q.float()
+    found = dense_log_singular_values([DenseOperator(projector), DenseOperator(rotation)])
+    direct = log_singular_values([projector[None], rotation[None]], floor=16 * torch.finfo(torch.float32).eps)
+    torch.testing.assert_close(direct.values, found.values, rtol=0, atol=1e-6)
     assert int(found.values.isneginf().sum()) == 1
     torch.testing.assert_close(found.values[0, :9], torch.zeros(9, dtype=torch.float64), atol=1e-5, rtol=0)
 

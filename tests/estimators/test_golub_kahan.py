@@ -25,7 +25,12 @@ def test_leading_values_and_vectors_equal_the_dense_ones(rows: int, cols: int) -
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 24), st.integers(1, 24), st.integers(1, 10), st.integers(0, 24), st.integers(0, 10_000), st.booleans()
+    st.integers(1, 24),
+    st.integers(1, 24),
+    st.integers(1, 10),
+    st.integers(0, 24),
+    st.integers(0, 10_000),
+    st.booleans(),
 )
 def test_ritz_values_bound_from_below_and_residuals_reach_a_singular_value(
     rows: int, cols: int, k: int, rank: int, seed: int, single: bool

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dynstab.core.config import Config
 from dynstab.core.estimate import Label
 from dynstab.measures import measure
+from dynstab.measures.effort import EFFORTS
 
 
 def gaussian(samples: int, rows: int, cols: int, seed: int = 0) -> torch.Tensor:
@@ -76,9 +79,8 @@ def test_probes_find_the_dense_gain_and_share_within_their_stated_errors(chain):
         exact = matrix.square().sum(dim=(1, 2))
         update = (matrix - torch.eye(40)).square().sum(dim=(1, 2))
         gain, share = float((exact / 40).mean()), float((update / exact).mean())
-        deviations.append(
-            [(step.rms_gain.value - gain) / step.rms_gain.error, (step.branch_share.value - share) / step.branch_share.error]
-        )
+        found = (step.rms_gain, gain), (step.branch_share, share)
+        deviations.append([(estimate.value - truth) / estimate.error for estimate, truth in found])
     scaled = torch.tensor(deviations)
     # Student's t of 4 inputs with one degree of freedom each: 68% in one error becomes about 60%.
     within = (scaled.abs() < 1).double().mean(dim=0)
@@ -95,10 +97,6 @@ def test_standard_effort_never_uses_fewer_than_sixteen_probes(chain, samples):
 
 @pytest.mark.usefixtures("matrix_free")
 def test_the_size_of_blocks_changes_no_number(chain, monkeypatch):
-    from dataclasses import replace
-
-    from dynstab.measures.effort import EFFORTS
-
     trajectory = chain([gaussian(2, 30, 20), gaussian(2, 25, 30)])
     whole = measure(trajectory, Config(seed=5))
     monkeypatch.setitem(EFFORTS, "standard", replace(EFFORTS["standard"], chunk_bytes=1))

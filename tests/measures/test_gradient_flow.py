@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dynstab.core.config import Config
 from dynstab.core.estimate import Label
+from dynstab.linear.operator import DenseOperator
 from dynstab.measures import measure
 from dynstab.measures.flow_profile import dense_profile, swept_profile
 
@@ -117,7 +118,7 @@ def test_sweep_with_a_given_cotangent_equals_the_dense_chain():
     matrices = [gaussian(3, rows, cols, seed) for seed, (rows, cols) in enumerate([(9, 6), (5, 9)])]
     cotangent = gaussian(3, 5, 1, 7)[:, :, 0]
     dense = dense_profile(matrices, torch.float64, cotangent)
-    swept = swept_profile([_operator(m) for m in matrices], 4, seed=1, chunk_bytes=2**20, cotangent=cotangent)
+    swept = swept_profile([DenseOperator(m) for m in matrices], 4, seed=1, chunk_bytes=2**20, cotangent=cotangent)
     torch.testing.assert_close(swept.log_gain, dense.log_gain, rtol=0, atol=1e-12)
     assert swept.log_upper is not None and dense.log_upper is not None
     assert bool((swept.log_upper >= dense.log_upper).all())
@@ -126,7 +127,7 @@ def test_sweep_with_a_given_cotangent_equals_the_dense_chain():
 def test_sweep_finds_the_dense_gain_within_its_stated_errors():
     matrices = [gaussian(40, 24, 24, seed) for seed in range(6)]
     dense = dense_profile(matrices, torch.float64)
-    operators = [_operator(m) for m in matrices]
+    operators = [DenseOperator(m) for m in matrices]
     deviations = []
     for seed in range(10):
         swept = swept_profile(operators, 16, seed=seed, chunk_bytes=2**20)
@@ -141,7 +142,7 @@ def test_randomised_upper_bound_holds_far_more_often_than_it_claims():
     exact = dense_profile(matrices, torch.float64).log_upper
     failures = 0
     for seed in range(30):
-        bound = swept_profile([_operator(m) for m in matrices], 2, seed=seed, chunk_bytes=2**20).log_upper
+        bound = swept_profile([DenseOperator(m) for m in matrices], 2, seed=seed, chunk_bytes=2**20).log_upper
         assert bound is not None and exact is not None
         failures += int((bound < exact).sum())
     # Two probes: each bound may fail with probability 1e-2.
@@ -169,7 +170,3 @@ def test_relative_gain_takes_the_growth_of_the_states_out(chain):
     assert exp(network.log_signal_gain.value) == pytest.approx(0.5**6)
 
 
-def _operator(matrix: torch.Tensor):
-    from dynstab.linear.operator import DenseOperator
-
-    return DenseOperator(matrix)

@@ -73,7 +73,7 @@ def test_a_trajectory_without_steps_says_so(make_state):
     measurements = measure(trajectory, Config())
     assert measurements.steps == () and measurements.gradient_flow == ()
     assert measurements.states[0].rms.value == pytest.approx(1.0)
-    assert measurements.network.log_gradient_gain.outcome == "the trajectory has no step"
+    assert all(e.outcome == "the trajectory has no step" for path, e in estimates(measurements) if "state" not in path)
     assert measure(Trajectory(kind="depth", states=(), steps=()), Config()).states == ()
 
 
@@ -118,22 +118,27 @@ def test_an_interrupt_leaves_what_was_found_and_names_the_rest(chain):
     assert measurements.network.log_gradient_gain.outcome == "interrupted before it was measured"
 
 
-def test_progress_hears_of_every_measure(chain):
+@pytest.mark.parametrize("free", [False, True])
+def test_progress_hears_of_every_measure(chain, request, free):
     heard: dict[str, int] = {}
+    announced: dict[str, int | None] = {}
 
     class Listener:
         @contextmanager
         def stage(self, name: str, total: int | None = None) -> Iterator[Listener]:
             self.name = name
-            heard[name] = 0
+            heard[name], announced[name] = 0, total
             yield self
 
         def advance(self, count: int = 1) -> None:
             heard[self.name] += count
 
+    if free:
+        request.getfixturevalue("matrix_free")
     measure(chain(random_matrices(3, 1, 4)), Config(k=1), progress=Listener())
-    assert list(heard) == list(MEASURES)
+    assert list(heard) == [one.name for one in MEASURES]
     assert all(heard.values())
+    assert all(total == heard[name] for name, total in announced.items() if total is not None)
 
 
 def test_spectra_come_from_the_reference_and_gains_from_all_inputs(chain):

@@ -25,8 +25,13 @@ def command(ctx: click.Context, **options: Any) -> None:
     the module.
     """
     from dynstab.cli.delivery import Delivery
+    from dynstab.cli.exits import INTERRUPTED
     from dynstab.cli.work import analyze_target
 
     delivery = Delivery.of(options)
-    if code := delivery.deliver(analyze_target(options)):
+    report = analyze_target(options)
+    code = delivery.deliver(report)
+    if report.provenance.interrupted:
+        code = INTERRUPTED
+    if code:
         ctx.exit(code)

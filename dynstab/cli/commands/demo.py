@@ -12,9 +12,10 @@ from dynstab.cli.options import debug_option
 @click.command()
 @click.option("--out", metavar="DIR", default="demo-out", show_default=True, help="Folder for what it writes.")
 @click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True, help="Of training.")
+@click.option("--effort", default="standard", show_default=True, help="Of the analyses: quick, standard, thorough.")
 @debug_option
 @click.pass_context
-def command(ctx: click.Context, out: str, epochs: int) -> None:
+def command(ctx: click.Context, out: str, epochs: int, effort: str) -> None:
     """Train a small stable and a small exploding network on handwritten digits and analyze both files."""
     from dynstab.cli.commands.analyze import command as analyze
     from dynstab.cli.digits import train_and_save
@@ -23,7 +24,7 @@ def command(ctx: click.Context, out: str, epochs: int) -> None:
     click.echo(f"Training two networks on handwritten digits, {epochs} epochs each ...", err=True)
     for path, accuracy in train_and_save(folder, epochs=epochs):
         report = path.with_suffix(".json")
-        arguments = [str(path), "--input", f"@{folder / 'digits.pt'}", "--json", str(report)]
+        arguments = [str(path), "--input", f"@{folder / 'digits.pt'}", "--effort", effort, "--json", str(report)]
         click.echo(f"\n$ dynstab analyze {' '.join(arguments)}   # accuracy on unseen digits: {accuracy:.0%}\n")
         with analyze.make_context("analyze", arguments, parent=ctx) as child:
             analyze.invoke(child)

@@ -69,6 +69,10 @@ RULE = Rule(
         references=("Griewank & Walther (2008), Evaluating derivatives, SIAM",),
     ),
     find=find,
-    fires_on=(Case(failed=("output",)), Case(failed=("gradient",)), Case(failed=("gradient", "parameters"))),
+    fires_on=(
+        Case(failed=("output",)),
+        Case(failed=("steps equal autograd",)),
+        Case(failed=("steps equal autograd", "live")),
+    ),
     silent_on=(Case(), Case(depth=1)),
 )

@@ -11,8 +11,38 @@ from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import HEADROOM, RANGES
 from dynstab.diagnostics.words import number
 
+_ADVICE = (
+    "Train in bfloat16, which has the range of float32, instead of float16.",
+    "Find the channels that grow (a few massive ones are typical) and lower the initial scale of their step.",
+    "Keep this part of the network in float32 under autocast.",
+)
+
 
 def find(facts: Facts) -> Iterator[Finding]:
+    yield from _states(facts)
+    yield from _gradients(facts)
+
+
+def _gradients(facts: Facts) -> Iterator[Finding]:
+    """At the measured rate gradients leave the finite range before they reach the first state."""
+    depth = facts.depth_to_range
+    if depth is None or depth > facts.depth or not facts.gradient_direction > 0:
+        return
+    yield Finding(
+        measure="network.underflow_depth",
+        value=depth,
+        threshold=float(facts.depth),
+        where="network",
+        steps=tuple(step.index for step in facts.system.steps if step.index < facts.depth - depth),
+        message=f"At the measured rate gradients pass the largest {facts.trains_in} ({number(facts.range.largest)}) "
+        f"after {number(depth)} of {facts.depth} steps back.",
+        evidence={"dtype": facts.trains_in, "largest_of_dtype": facts.range.largest},
+        advice=("Remove the growth itself, see exploding-gradient and exploding-signal.", *_ADVICE),
+    )
+
+
+def _states(facts: Facts) -> Iterator[Finding]:
+    """The largest entry of any state against the largest number of the dtype."""
     peaks = {state.index: finite(state.max_abs) for state in facts.measurements.states}
     known = {index: peak for index, peak in peaks.items() if peak is not None}
     if not known:
@@ -32,11 +62,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         message=f"The largest entry of {facts.state_name(worst)} is {number(known[worst])}; {dtype} ends at "
         f"{number(RANGES[dtype].largest)}.",
         evidence={"dtype": dtype, "largest_of_dtype": RANGES[dtype].largest, "states_beyond": list(beyond)},
-        advice=(
-            "Train in bfloat16, which has the range of float32, instead of float16.",
-            "Find the channels that grow (a few massive ones are typical) and lower the initial scale of their step.",
-            "Keep this part of the network in float32 under autocast.",
-        ),
+        advice=_ADVICE,
     )
 
 
@@ -58,12 +84,13 @@ RULE = Rule(
     code="DS402",
     name="dtype-overflow-risk",
     severity=Severity.WARNING,
-    summary="States come near or pass the largest number of the training dtype.",
+    summary="States or gradients come near or pass the largest number of the training dtype.",
     documentation=document(
         what_it_flags="""
             The largest entry of some state lies within a factor 10 of the largest finite number of the dtype
             in which the model trains (65504 for float16), an error beyond it. Information where the model
-            trains in another dtype but float16 could not hold the entry.
+            trains in another dtype but float16 could not hold the entry. A warning also where gradients, at
+            the measured rate, pass that number.
             """,
         why_it_matters="""
             Beyond that number an entry becomes infinite, and one step later NaN. Other inputs are larger than
@@ -91,11 +118,13 @@ RULE = Rule(
         Case(training_dtype="float16", states={9: {"max_abs": 2e4}}),
         Case(training_dtype="torch.float16", states={9: {"max_abs": 1e5}}),
         Case(states={9: {"max_abs": 1e5}}),
+        Case(network={"underflow_depth": 8.0, "raw_log_gradient_gain": 17.0}, training_dtype="float16"),
     ),
     silent_on=(
         Case(),
         Case(training_dtype="float16"),
         Case(states={9: {"max_abs": 2e4}}),
         Case(every_state={"max_abs": None}, training_dtype="float16"),
+        Case(network={"underflow_depth": 8.0, "raw_log_gradient_gain": None}, training_dtype="float16"),
     ),
 )

@@ -24,8 +24,8 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 def _gradients(facts: Facts) -> Iterator[Finding]:
     """At the measured rate gradients leave the normal range before they reach the first state."""
-    depth = finite(facts.measurements.network.underflow_depth)
-    if depth is None or depth > facts.depth or not facts.depth:
+    depth = facts.depth_to_range
+    if depth is None or depth > facts.depth or not facts.gradient_direction < 0:
         return
     yield Finding(
         measure="network.underflow_depth",
@@ -102,7 +102,7 @@ RULE = Rule(
     ),
     find=find,
     fires_on=(
-        Case(network={"underflow_depth": 8.0}, training_dtype="float16"),
+        Case(network={"underflow_depth": 8.0, "raw_log_gradient_gain": -14.0}, training_dtype="float16"),
         Case(training_dtype="float16", states={3: {"smallest_magnitude": 1e-5}}),
         Case(training_dtype="float16", every_state={"smallest_magnitude": 1e-7, "rms": 1e-5}),
     ),
@@ -110,7 +110,7 @@ RULE = Rule(
         Case(),
         Case(training_dtype="float16"),
         Case(states={3: {"smallest_magnitude": 1e-5}}),
-        Case(network={"underflow_depth": float("inf")}),
+        Case(network={"underflow_depth": float("inf"), "raw_log_gradient_gain": -14.0}),
         Case(network={"underflow_depth": None}, every_state={"smallest_magnitude": None}),
     ),
 )

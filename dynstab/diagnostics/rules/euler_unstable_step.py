@@ -8,6 +8,7 @@ from dynstab.core.estimate import Label
 from dynstab.core.flag import Severity
 from dynstab.core.measurements import StepMeasurement
 from dynstab.diagnostics.case import Case
+from dynstab.diagnostics.euler import stable_step
 from dynstab.diagnostics.facts import Facts, at_least, error, finite
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import EULER_RADIUS, ROUNDING
@@ -19,7 +20,8 @@ def find(facts: Facts) -> Iterator[Finding]:
     if not radii:
         return
     worst = max(radii, key=lambda index: radii[index])
-    abscissa = next(s.spectral_abscissa.value for s in facts.measurements.steps if s.index == worst)
+    step = next(step for step in facts.measurements.steps if step.index == worst)
+    abscissa = step.spectral_abscissa.value
     yield Finding(
         measure="steps.spectral_radius",
         value=radii[worst],
@@ -27,15 +29,20 @@ def find(facts: Facts) -> Iterator[Finding]:
         where=facts.place(worst) if len(radii) == 1 else None,
         steps=tuple(sorted(radii)),
         message=f"The flow of {facts.place(worst)} does not grow, but its step does: max |1 + lambda| = "
-        f"{number(radii[worst])} although max Re lambda = {number(abscissa or 0.0)} "
+        f"{number(radii[worst])} although max Re lambda = {number(abscissa or 0.0)}"
         f"{also(len(radii))}{facts.caution}.",
         evidence={"worst_step": worst, "spectral_abscissa": abscissa, "affected_steps": len(radii)},
-        advice=(
-            f"Multiply the branch by a step size below 1: {number(1 / radii[worst])} or less is a first guess.",
-            "Add a small decay to an antisymmetric field (W - W^T - gamma I): it moves eigenvalues into the disc.",
-            "Use an implicit, symplectic or higher-order update if the oscillation is wanted.",
-        ),
+        advice=_advice(stable_step(step.eigenvalues)),
     )
+
+
+def _advice(allowed: float | None) -> tuple[str, ...]:
+    """A smaller step where one helps: purely imaginary eigenvalues grow at any."""
+    damp = "Add a decay to the field (for an antisymmetric one W - W^T - gamma I): it moves eigenvalues into the disc."
+    scheme = "Use an implicit, symplectic or higher-order update if the oscillation is wanted."
+    if allowed is not None and allowed > ROUNDING:
+        return (f"Multiply the branch by a step size of {number(min(allowed, 1.0))} or less.", damp, scheme)
+    return (damp, scheme)
 
 
 def _unstable(step: StepMeasurement) -> bool:

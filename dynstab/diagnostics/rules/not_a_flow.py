@@ -25,8 +25,8 @@ def find(facts: Facts) -> Iterator[Finding]:
         threshold=FLOW_ORDER,
         where="network",
         steps=tuple(step.index for step in facts.residual_steps()),
-        message=f"The stack is not a sampled flow: halving the depth step converges with order {number(value)} where a "
-        f"smooth stack has 1{rough}.",
+        message=f"The stack is not a sampled flow: refining the depth step converges with order {number(value)} "
+        f"where a smooth stack has 1{rough}.",
         evidence={"error": order.error, "depth_smoothness": smoothness},
         advice=(
             "Read exponents per step, not per unit of depth-time: there is no differential equation behind them.",
@@ -42,8 +42,8 @@ RULE = Rule(
     summary="Refining the depth step has no limit: the residual stack does not sample a differential equation.",
     documentation=document(
         what_it_flags="""
-            The depth step of the residual blocks is halved again and again with their weights held; the error
-            falls with an order below 0.8 where a stack that samples a smooth flow has 1.
+            The stack is compared with itself at coarser depth steps, where every second block stands for two.
+            The error falls with an order below 0.8, where a stack that samples a smooth flow has 1.
             """,
         why_it_matters="""
             Rates per unit of depth-time, stability regions of solvers and adjoint methods presume a flow.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dynstab.core.flag import Severity
 from dynstab.core.measurements import StepMeasurement
 from dynstab.diagnostics.case import Case
-from dynstab.diagnostics.facts import Facts, error, log
+from dynstab.diagnostics.facts import Facts, log, standard_error
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import OUTLIER, SIGNIFICANCE
 from dynstab.diagnostics.words import count, number
@@ -31,13 +31,15 @@ def find(facts: Facts) -> Iterator[Finding]:
         return
     worst = max(outliers, key=lambda outlier: (not outlier.rescaling, abs(outlier.raw)))
     chi = math.exp(worst.raw)
+    # What most steps do is no outlier: the rules on gradients and signals speak of it.
+    common = 2 * len(outliers) > facts.depth > 2
     others = f"; {count(len(outliers), 'step')} of {facts.depth} in all" if len(outliers) > 1 else ""
     relative = "" if worst.relative is None else f" ({number(math.exp(worst.relative))} relative to the states)"
     yield Finding(
         measure="steps.rms_gain",
         value=worst.raw,
         threshold=math.copysign(OUTLIER, worst.raw),
-        severity=Severity.INFO if worst.rescaling else Severity.WARNING,
+        severity=Severity.INFO if worst.rescaling or common else Severity.WARNING,
         where=facts.place(worst.index) if len(outliers) == 1 else None,
         steps=tuple(sorted(outlier.index for outlier in outliers)),
         message=f"{facts.place(worst.index)} multiplies the squared size of gradients by chi = "
@@ -61,7 +63,7 @@ def _outlier(facts: Facts, step: StepMeasurement) -> _Outlier | None:
     raw, relative = log(step.rms_gain), log(step.relative_gain)
     if raw is None or not math.isfinite(raw) or abs(raw) <= OUTLIER:
         return None
-    if abs(raw) <= SIGNIFICANCE * error(step.rms_gain) / math.exp(raw):
+    if abs(raw) <= SIGNIFICANCE * standard_error(step.rms_gain) / math.exp(raw):
         return None
     if relative is not None and not math.isfinite(relative):
         relative = None
@@ -81,10 +83,10 @@ RULE = Rule(
     summary="A step changes the squared size of gradients by more than a factor 2.",
     documentation=document(
         what_it_flags="""
-            |ln chi| of a step passes 0.7, a factor 2, by more than four standard errors, where chi =
-            ||J||_F^2/d is the mean squared gain. It is information where a rescaling of the states explains
-            it (the relative gain is unremarkable) or where the step is a transition, such as a stem or a
-            head.
+            |ln chi| of a step passes 0.7, a factor 2, and lies more than four standard errors from 0, where
+            chi = ||J||_F^2/d is the mean squared gain. It is information where a rescaling of the states
+            explains it (the relative gain is unremarkable), where the step is a transition, such as a stem or
+            a head, or where most steps do the same.
             """,
         why_it_matters="""
             One such step is no explosion, but it sets the scale for all that lie before it, and a gain that

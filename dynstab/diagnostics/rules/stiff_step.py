@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dynstab.core.flag import Severity
 from dynstab.core.measurements import StepMeasurement
 from dynstab.diagnostics.case import Case
+from dynstab.diagnostics.euler import stable_step
 from dynstab.diagnostics.facts import Facts
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import ROUNDING, STABILITY_DISC
@@ -17,9 +18,10 @@ from dynstab.diagnostics.words import also, number
 
 @dataclass(frozen=True, kw_only=True)
 class _Decay:
-    """The fastest and the slowest decay rate of a step's field, per step."""
+    """The fastest and the slowest decay rate of a step's field, and the step size that its eigenvalues allow."""
 
     index: int
+    allowed: float
     fastest: float
     slowest: float
 
@@ -40,7 +42,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         where=facts.place(worst.index) if len(decays) == 1 else None,
         steps=tuple(sorted(decay.index for decay in decays)),
         message=f"{facts.place(worst.index)} is stiff: its fastest mode decays at |Re lambda| = "
-        f"{number(worst.fastest)} per step, beyond the {number(STABILITY_DISC)} that explicit Euler follows, and overshoots "
+        f"{number(worst.fastest)} per step, beyond the {number(STABILITY_DISC)} that explicit Euler follows"
         f"{also(len(decays))}{facts.caution}.",
         evidence={
             "worst_step": worst.index,
@@ -49,7 +51,7 @@ def find(facts: Facts) -> Iterator[Finding]:
             "affected_steps": len(decays),
         },
         advice=(
-            f"Multiply the branch by {number(STABILITY_DISC / worst.fastest)} or less.",
+            f"Multiply the branch by {number(worst.allowed)} or less.",
             "Split the step into several with a share of the branch each.",
             "Bound the branch's negative eigenvalues: spectral normalisation or weight decay on its last layer.",
         ),
@@ -58,7 +60,10 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 def _decay(step: StepMeasurement) -> _Decay | None:
     rates = [1.0 - real for real, _ in step.eigenvalues if math.isfinite(real) and 1.0 - real > ROUNDING]
-    return _Decay(index=step.index, fastest=max(rates), slowest=min(rates)) if rates else None
+    allowed = stable_step(step.eigenvalues)
+    if not rates or allowed is None:
+        return None
+    return _Decay(index=step.index, allowed=allowed, fastest=max(rates), slowest=min(rates))
 
 
 RULE = Rule(

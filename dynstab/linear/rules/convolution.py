@@ -14,7 +14,7 @@ from dynstab.linear.rules.table import Call, Linearisation, rule
 aten = torch.ops.aten
 
 
-@rule("convolution _convolution cudnn_convolution mkldnn_convolution")
+@rule("convolution _convolution")
 def convolution(call: Call) -> Linearisation:
     """Plain, strided, dilated, grouped, transposed, in 1 to 3 dimensions."""
     x, weight, form = call["input"], call["weight"], _form(call)
@@ -70,8 +70,7 @@ def _backward(cotangent: Tensor, x: Tensor, weight: Tensor, form: tuple[Any, ...
 )
 def linear_over_batch(call: Call) -> Linearisation:
     """Linear in its only moving argument: the op on k * n tangents, and autograd's transpose of the same."""
-    x = call.inputs[0]
-    batched = x.ndim == call.output.ndim and x.shape[0] == call.output.shape[0] and _has_batch(call)
+    x, batched = call.inputs[0], _has_batch(call)
 
     def lift(moving: Tensor) -> Tensor:
         return fold(moving) if batched else moving

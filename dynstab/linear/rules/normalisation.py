@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Size, Tensor
 
-from dynstab.linear.rules.shapes import shifted, sum_to
+from dynstab.linear.rules.shapes import broadcast, shifted, sum_to
 from dynstab.linear.rules.table import Call, Diagonal, Linearisation, pointwise, rule
 
 
@@ -48,10 +48,11 @@ def normalisation(
                 term = core.apply(tangent.reshape(k, *shape))
                 term = term if w is None else term * w
             else:
-                term = tangent.reshape(k, *parameter_shape) * (core.z if slot == ("weight",) else 1.0)
+                term = broadcast(tangent.reshape(k, *parameter_shape), shape)
+                term = term * core.z if slot == ("weight",) else term
             total = term if total is None else total + term
         assert total is not None
-        return total.expand(-1, *shape).reshape(-1, *own)
+        return total.reshape(-1, *own)
 
     def pull(cotangent: Tensor) -> tuple[Tensor, ...]:
         k = cotangent.shape[0]

@@ -61,8 +61,8 @@ def rsub(call: Call) -> Diagonal:
 
 @pointwise("mul")
 def mul(call: Call) -> Diagonal:
-    partner = {("self",): call["other"], ("other",): call["self"]}
-    return Diagonal(tuple(_factor(partner[slot], call.output) for slot in call.slots))
+    partner = {"self": call["other"], "other": call["self"]}
+    return Diagonal(tuple(_factor(partner[slot[0]], call.output) for slot in call.slots))
 
 
 @pointwise("div.Tensor div.Scalar true_divide")

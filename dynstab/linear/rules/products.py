@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def mm(call: Call) -> Linearisation:
 @rule("mv")
 def mv(call: Call) -> Linearisation:
     if call.slots != (("vec",),):
-        return thin(call)
+        return _thin(call)
     matrix = call["self"]
     transposed = matrix.mT
     return Linearisation(
@@ -35,7 +36,11 @@ def mv(call: Call) -> Linearisation:
 
 
 @rule("dot vdot outer ger")
-def thin(call: Call) -> Linearisation:
+def vectors(call: Call) -> Linearisation:
+    return _thin(call)
+
+
+def _thin(call: Call) -> Linearisation:
     """Products with vectors, as products of matrices: (m, p) (p, 1), (1, p) (p, 1), (m, 1) (1, n)."""
     first, second = (name for name in call.arguments)
     a, b = call[first], call[second]
@@ -81,8 +86,7 @@ def bilinear(
 
     `times_b(tangents, b)` and `times_a(a, tangents)` are the products with tangents on one side.
     """
-    a, b = call[first], call[second]
-    slots = [slot for slot in call.slots if slot[0] in (first, second)]
+    a, b, slots = call[first], call[second], call.slots
     a, b = (a * scale, b * scale) if scale != 1.0 else (a, b)
 
     def push(tangents: Sequence[Tensor]) -> Tensor:
@@ -101,30 +105,29 @@ def bilinear(
 
 
 @rule("addmm baddbmm addmv")
-def addmm(call: Call) -> Linearisation:
-    """beta * self + alpha * (mat1 @ mat2)."""
-    names = [name for name in call.arguments if name not in ("self", "alpha", "beta")]
-    return affine(call, names[0], names[1])
+def affine(call: Call) -> Linearisation:
+    """beta * self + alpha * (first @ second)."""
+    first, second = (name for name in call.arguments if name not in ("self", "alpha", "beta"))
+    others = tuple(slot for slot in call.slots if slot != ("self",))
+    product = _scaled_product(replace(call, slots=others), first, second) if others else None
+    return with_summand(call, product) if call.moves("self") or product is None else product
 
 
-def affine(call: Call, first: str, second: str) -> Linearisation:
-    """The product's terms and, where it moves, the summand's."""
-    beta, alpha = float(call.get("beta", 1)), float(call.get("alpha", 1))
-    if len(call.output.shape) == 1:
-        return _addmv(call, first, second, beta, alpha)
+def _scaled_product(call: Call, first: str, second: str) -> Linearisation:
+    alpha = float(call.get("alpha", 1))
+    if call.output.ndim == 1:
+        return _matrix_vector(call, first, second, alpha)
     by_b, by_a = (batched_left, batched_right) if call.output.ndim == 3 else (left, torch.matmul)
-    product = bilinear(call, first, second, by_b, by_a, alpha)
-    return with_summand(call, product, beta)
+    return bilinear(call, first, second, by_b, by_a, alpha)
 
 
-def _addmv(call: Call, first: str, second: str, beta: float, alpha: float) -> Linearisation:
+def _matrix_vector(call: Call, first: str, second: str, alpha: float) -> Linearisation:
     matrix, vector = call[first] * alpha, call[second] * alpha
 
     def push(tangents: Sequence[Tensor]) -> Tensor:
         terms = [
             torch.mm(tangent, matrix.mT) if slot == (second,) else torch.matmul(tangent, vector)
             for slot, tangent in zip(call.slots, tangents, strict=True)
-            if slot != ("self",)
         ]
         return sum(terms[1:], terms[0])
 
@@ -132,28 +135,22 @@ def _addmv(call: Call, first: str, second: str, beta: float, alpha: float) -> Li
         return tuple(
             torch.mm(cotangent, matrix) if slot == (second,) else cotangent.unsqueeze(2) * vector
             for slot in call.slots
-            if slot != ("self",)
         )
 
-    return with_summand(call, Linearisation(push, pull), beta)
+    return Linearisation(push, pull)
 
 
-def with_summand(call: Call, product: Linearisation, beta: float) -> Linearisation:
-    """beta * self + product(the other slots)."""
-    if not call.moves("self"):
-        return product
-    at = call.slots.index(("self",))
-    shape, alone = call["self"].shape, len(call.slots) == 1
-    out = call.output.shape
+def with_summand(call: Call, product: Linearisation | None) -> Linearisation:
+    """beta * self + product(the other slots); `self` comes first in the schema, so in the slots."""
+    beta, shape, out = float(call.get("beta", 1)), call["self"].shape, call.output.shape
 
     def push(tangents: Sequence[Tensor]) -> Tensor:
-        own = broadcast(tangents[at], out) * beta
-        rest = (*tangents[:at], *tangents[at + 1 :])
-        return own if alone else own + product.push(rest)
+        own = broadcast(tangents[0], out) * beta
+        return own if product is None else own.add_(product.push(tangents[1:]))
 
     def pull(cotangent: Tensor) -> tuple[Tensor, ...]:
-        rest = () if alone else tuple(product.pull(cotangent))
-        return (*rest[:at], sum_to(cotangent * beta, shape), *rest[at:])
+        others = () if product is None else product.pull(cotangent)
+        return (sum_to(cotangent * beta, shape), *others)
 
     return Linearisation(push, pull)
 

@@ -33,7 +33,8 @@ class TorchScriptLoader(Loader):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 scripted = reader.import_ir_module(unit, match.source, torch.device("cpu"), {}, False)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
+            # The reader in C++ answers damaged bytes with whatever its containers throw.
             line = (str(error).strip().splitlines() or ["unknown"])[0]
             raise LoadError(
                 f"{match.source} is TorchScript, damaged or of another version ({line})",

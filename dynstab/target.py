@@ -1,0 +1,157 @@
+"""What an analysis is about: a model, its inputs, and the options that bear on capture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dynstab.core.config import Config
+from dynstab.core.errors import ConfigError
+from dynstab.core.report import ModelInfo
+from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
+from dynstab.systems.depth import DepthSystem, depth_system
+from dynstab.systems.trajectory import Trajectory
+
+MADE_UP_INPUTS = 8
+_LARGE_STATE = 512  # entries for one input; beyond it, spectral work is done for fewer inputs
+_REFERENCE_INPUTS = {"quick": 1, "standard": 1, "thorough": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A loaded model with its inputs and the options that bear on capture.
+
+    Attributes:
+        dtype, device: of the analysis; None is what the model has.
+    """
+
+    loaded: LoadedModel
+    inputs: Inputs
+    config: Config
+    dtype: torch.dtype | None
+    device: torch.device | None
+
+    def system(self, inputs: Inputs | None = None, *, verify: bool = True) -> DepthSystem:
+        given = inputs or self.inputs
+        return depth_system(
+            self.loaded.module,
+            given.args,
+            given.kwargs,
+            dtype=self.dtype,
+            device=self.device,
+            granularity=self.config.granularity,
+            states=self.config.states,
+            seed=self.config.seed,
+            verify=verify,
+        )
+
+    def reference(self, trajectory: Trajectory) -> Trajectory | None:
+        """The same system at fewer inputs, where the states are large and there are more."""
+        fewer = _REFERENCE_INPUTS[self.config.effort]
+        if trajectory.samples <= fewer or max(state.size for state in trajectory.states) <= _LARGE_STATE:
+            return None
+        dim = trajectory.states[0].layout.sample_dims[0]
+        few = first_inputs(self.inputs, fewer, trajectory.samples, dim)
+        return self.system(few, verify=False).trajectory
+
+    @property
+    def training_dtype(self) -> torch.dtype:
+        """The dtype of most of the model's parameters."""
+        counts: dict[torch.dtype, int] = {}
+        for parameter in self.loaded.module.parameters():
+            if parameter.is_floating_point():
+                counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+        return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+    @property
+    def device_and_dtype(self) -> tuple[str, str]:
+        """In which the analysis computes, for the report."""
+        first = next((p for p in self.loaded.module.parameters() if p.is_floating_point()), torch.zeros(()))
+        return str(self.device or first.device), dtype_name(self.dtype or first.dtype)
+
+    def info(self) -> ModelInfo:
+        module = self.loaded.module
+        return ModelInfo(
+            source=self.loaded.source,
+            format=self.loaded.format,
+            class_name=type(module).__name__,
+            parameters=sum(parameter.numel() for parameter in module.parameters()),
+            trusted=self.loaded.trusted,
+            dtype=dtype_name(self.training_dtype),
+        )
+
+
+def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Target:
+    """What to analyse: loads nothing, makes inputs up where none are given.
+
+    Raises:
+        ConfigError: an option that cannot be served. InputError: inputs of a wrong type, or none could be made up.
+    """
+    if config.system not in ("auto", "depth"):
+        raise ConfigError(
+            f"system {config.system!r} is not read by analyze",
+            expected="auto or depth",
+            remedy="dynstab.lyapunov_spectrum measures a step function over time",
+        )
+    if isinstance(model, nn.Module):
+        model = LoadedModel(module=model, source=type(model).__name__, format="module", trusted=True)
+    if inputs is not None:
+        given = as_inputs(inputs)
+    else:
+        given = infer_inputs(model, samples=config.samples or MADE_UP_INPUTS, seed=config.seed)
+    if config.samples is not None:
+        given = first_inputs(given, config.samples, _batch(given), 0)
+    half = {parameter.dtype for parameter in model.module.parameters()} & {torch.float16, torch.bfloat16}
+    dtype = getattr(torch, config.dtype) if config.dtype else torch.float32 if half else None
+    return Target(loaded=model, inputs=given, config=config, dtype=dtype, device=_device(config.device))
+
+
+def _device(name: str) -> torch.device | None:
+    """The device of the analysis, None for where the model is.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else None
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r}", expected="auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r}", expected="auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r}, but this torch sees no CUDA device", remedy="use --device cpu")
+    return device
+
+
+def _batch(inputs: Inputs) -> int | None:
+    sizes = {t.shape[0] for t in _tensors(inputs) if t.ndim}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    leaves = pytree.tree_leaves((inputs.args, inputs.kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def first_inputs(inputs: Inputs, count: int, batch: int | None, dim: int) -> Inputs:
+    """The first `count` of `batch` inputs, counted along `dim` of every tensor that has that many there."""
+    if batch is None or count >= batch:
+        return inputs
+
+    def first(leaf: Any) -> Any:
+        counts = isinstance(leaf, Tensor) and leaf.ndim > dim and leaf.shape[dim] == batch
+        return leaf.narrow(dim, 0, count) if counts else leaf
+
+    args, kwargs = pytree.tree_map(first, (inputs.args, inputs.kwargs))
+    return Inputs(args=args, kwargs=kwargs, description=inputs.description, made_up=inputs.made_up)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,129 @@
+"""Exponents of whole trajectories."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+
+from dynstab.core.config import Config
+from dynstab.core.estimate import Label
+from dynstab.measures import measure
+from dynstab.measures.exponents import kaplan_yorke_dimension
+
+
+def gaussian(samples: int, size: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, size, size, generator=generator, dtype=torch.float64) / size**0.5
+
+
+def values(estimates) -> list[float]:
+    return [estimate.value for estimate in estimates]
+
+
+def test_diagonal_steps_have_the_logarithms_of_their_multipliers(chain):
+    multipliers = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
+    found = measure(chain([torch.diag(multipliers)[None]] * 5), Config(k=3)).lyapunov
+    assert values(found.finite_time) == pytest.approx([log(2), 0.0, -log(2)])
+    assert found.sum.value == pytest.approx(0.0, abs=1e-12)
+    assert found.expansion_sum.value == pytest.approx(log(2))
+
+
+def test_orthogonal_chain_has_zero_exponents_of_both_kinds(chain):
+    matrices = [torch.linalg.qr(gaussian(2, 8, seed)).Q for seed in range(30)]
+    found = measure(chain(matrices), Config(k=8)).lyapunov
+    assert values(found.qr) == pytest.approx([0.0] * 8, abs=1e-12)
+    assert values(found.finite_time) == pytest.approx([0.0] * 8, abs=1e-12)
+
+
+def test_both_kinds_sum_to_the_logarithm_of_the_determinant(chain):
+    matrices = [gaussian(3, 6, seed) for seed in range(20)]
+    found = measure(chain(matrices), Config(k=6))
+    expected = sum(float(torch.linalg.slogdet(matrix).logabsdet.mean()) for matrix in matrices)
+    assert found.lyapunov.sum.value == pytest.approx(expected / 20)
+    assert sum(values(found.lyapunov.qr)) == pytest.approx(expected / 20)
+    assert sum(values(found.lyapunov.finite_time)) == pytest.approx(expected / 20)
+    assert found.network.log_determinant.value == pytest.approx(expected)
+    assert found.lyapunov.sum.label is Label.EXACT
+
+
+def test_leading_qr_exponent_is_at_most_the_finite_time_one(chain):
+    matrices = [gaussian(4, 16, seed) for seed in range(40)]
+    found = measure(chain(matrices), Config(k=1)).lyapunov
+    assert found.qr[0].value <= found.finite_time[0].value
+
+
+def test_a_condition_of_ten_to_the_fifty_is_no_obstacle(chain):
+    torch.manual_seed(1)
+    base = torch.linalg.qr(gaussian(1, 4, 0)).Q
+    spread = torch.diag(torch.tensor([1e1, 1.0, 1e-2, 1e-4], dtype=torch.float64))
+    matrices = [base @ spread @ base.mT] * 10
+    found = measure(chain(matrices), Config(k=4))
+    assert values(found.lyapunov.finite_time) == pytest.approx([log(1e1), 0.0, log(1e-2), log(1e-4)], abs=1e-9)
+    assert found.network.largest_singular_values[0].value == pytest.approx(1e10, rel=1e-8)
+    assert found.network.smallest_singular_value.value == pytest.approx(1e-40, rel=1e-6)
+
+
+@pytest.mark.usefixtures("matrix_free")
+def test_matrix_free_exponents_agree_with_the_dense_chain(chain):
+    matrices = [torch.eye(50).double() + 0.4 * gaussian(1, 50, seed) for seed in range(6)]
+    product = torch.eye(50, dtype=torch.float64)
+    for matrix in matrices:
+        product = matrix[0] @ product
+    exact = torch.linalg.svdvals(product).log() / 6
+    found = measure(chain(matrices), Config(k=3)).lyapunov.finite_time
+    assert values(found) == pytest.approx(exact[:3].tolist(), abs=2e-3)
+    assert all(estimate.label is not Label.EXACT for estimate in found)
+
+
+@pytest.mark.usefixtures("matrix_free")
+def test_an_expansion_sum_that_is_cut_off_is_a_lower_bound(chain):
+    trajectory = chain([2 * torch.eye(12, dtype=torch.float64)[None]] * 4)
+    cut = measure(trajectory, Config(k=3)).lyapunov.expansion_sum
+    assert cut.label is Label.LOWER
+    assert cut.value == pytest.approx(3 * log(2), rel=1e-6)
+
+
+def test_a_singular_step_has_an_exponent_of_minus_infinity_as_data(chain):
+    matrices = [torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))[None]] * 3
+    found = measure(chain(matrices), Config(k=2)).lyapunov
+    assert values(found.finite_time) == pytest.approx([log(2), -float("inf")])
+    assert found.finite_time[1].outcome == "converged"
+    assert found.sum.value == -float("inf")
+
+
+def test_where_sizes_change_there_is_no_sum(chain):
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(1, 4, 6, generator=generator).double(), torch.randn(1, 4, 4, generator=generator).double()]
+    found = measure(chain(matrices), Config(k=8))
+    assert len(found.lyapunov.qr) == len(found.lyapunov.finite_time) == 4
+    assert not found.lyapunov.sum.measured and not found.network.log_determinant.measured
+
+
+def test_henon_attractor_has_its_known_exponents_and_dimension(chain):
+    x = torch.tensor([0.1, 0.1], dtype=torch.float64)
+    matrices = []
+    for step in range(2200):
+        if step >= 1000:
+            matrices.append(torch.tensor([[[-2.8 * x[0], 1.0], [0.3, 0.0]]], dtype=torch.float64))
+        x = torch.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+    trajectory = chain(matrices, torch.ones(1, 2, dtype=torch.float64), kind="time")
+    found = measure(trajectory, Config(k=2, effort="quick")).lyapunov
+    assert found.qr[0].value == pytest.approx(0.41922, abs=0.03)
+    assert found.sum.value == pytest.approx(log(0.3), abs=1e-12)
+    assert found.kaplan_yorke_dimension.value == pytest.approx(1.2583, abs=0.02)
+
+
+def test_kaplan_yorke_is_for_dynamics_in_time(chain):
+    found = measure(chain([gaussian(1, 3, 0)]), Config()).lyapunov
+    assert found.kaplan_yorke_dimension.outcome == "defined for dynamics in time"
+
+
+@pytest.mark.parametrize(
+    ("exponents", "dimension"),
+    [([0.9056, 0.0, -14.5723], 2.0621), ([-0.1, -1.0], 0.0), ([0.5, -1.0], 1.5), ([0.5, -0.2], None)],
+)
+def test_kaplan_yorke_dimension_of_known_spectra(exponents, dimension):
+    found = kaplan_yorke_dimension(torch.tensor(exponents, dtype=torch.float64))
+    assert found == (None if dimension is None else pytest.approx(dimension, abs=1e-4))
