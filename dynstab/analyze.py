@@ -58,7 +58,7 @@ def analyze(
         if config.states:
             raise
         return _nothing_to_measure(target, str(error))
-    cotangent = loss_cotangent(system.subject, system.output, loss) if loss else None
+    cotangent = loss_cotangent(system, loss) if loss else None
     measurements = measure(
         system.trajectory,
         config,

@@ -16,7 +16,7 @@ from dynstab.capture.isolate import isolated
 from dynstab.capture.leaves import tensor_leaves
 from dynstab.capture.random import freeze_random
 from dynstab.capture.trace import RUNGS, trace, tracing_context
-from dynstab.capture.verify import check_live_parameters, check_output
+from dynstab.capture.verify import check_live_inputs, check_live_parameters, check_output
 from dynstab.core.errors import CaptureError, InputError
 from dynstab.core.report import Check
 
@@ -154,7 +154,11 @@ def _climb(subject: Subject) -> tuple[Graph, Subject, tuple[Check, ...]]:
     for rung in RUNGS:
         try:
             graph = _trace(rung, subject)
-            checks = (check_output(graph, expected), check_live_parameters(graph, subject))
+            checks = (
+                check_output(graph, expected),
+                check_live_parameters(graph, subject),
+                check_live_inputs(graph, subject),
+            )
         except InputError:
             raise
         except Exception as error:  # a rung that fails hands over to the next; the last reports them all

@@ -55,31 +55,56 @@ def check_output(graph: Graph, expected: Sequence[Tensor]) -> Check:
 
 
 def check_live_parameters(graph: Graph, subject: Subject) -> Check:
-    """The graph moves as eager mode does when every parameter is perturbed.
-
-    The deviation counts against how far the outputs moved, or a graph with its parameters baked
-    in would pass. A second, smaller perturbation is tried where the first crosses a branch that
-    depends on data (a router that chooses other experts), which no straight-line graph can follow.
-    """
+    """The graph moves as eager mode does when every parameter is perturbed."""
     name = "parameters are live"
     if not any(t.is_floating_point() for t in subject.parameters.values()):
         return Check(check=name, passed=True, error=0.0, detail="the model has no floating-point parameter")
+    parameters = list(subject.parameters.values())
+    moved = [(size, perturbed(parameters, size), subject.inputs) for size in _SIZES]
+    return _moves_alike(name, graph, subject, moved, "all parameters")
+
+
+def check_live_inputs(graph: Graph, subject: Subject) -> Check:
+    """The graph moves as eager mode does when the inputs are perturbed: nothing of them is baked in."""
+    name = "inputs are live"
+    if not any(t.is_floating_point() for t in subject.inputs):
+        return Check(check=name, passed=True, error=0.0, detail="integer inputs: their embedding moves instead")
+    parameters = list(subject.parameters.values())
+    moved = [(size, parameters, perturbed(subject.inputs, size)) for size in _SIZES]
+    return _moves_alike(name, graph, subject, moved, "all inputs")
+
+
+_SIZES = (1e-2, 1e-3)
+
+
+def _moves_alike(
+    name: str,
+    graph: Graph,
+    subject: Subject,
+    moved: Sequence[tuple[float, Sequence[Tensor], Sequence[Tensor]]],
+    what: str,
+) -> Check:
+    """The deviation counts against how far the outputs move, or a graph that baked its arguments in would pass.
+
+    The second, smaller perturbation is for a branch that the first crosses and that depends on
+    data (a router that chooses other experts), which no straight-line graph can follow.
+    """
     before = [tensor.clone() for tensor in subject.run()]
     limit = max(tolerance(t.dtype) for t in before if t.is_floating_point() or t.is_complex())
     error = change = float("inf")
-    for size in (1e-2, 1e-3):
-        perturbed = _perturb(list(subject.parameters.values()), size)
-        expected = [tensor.clone() for tensor in subject.run(perturbed)]
+    for size, parameters, inputs in moved:
+        expected = [tensor.clone() for tensor in subject.run(parameters, inputs)]
         with torch.no_grad():
-            got = list(graph.module(*perturbed, *graph.inputs))
+            got = list(graph.module(*parameters, *inputs))
         error, change = deviation(got, expected), deviation(before, expected)
-        detail = f"all parameters perturbed by {size:g}, which moves the outputs by {change:.2g}"
+        detail = f"{what} perturbed by {size:g}, which moves the outputs by {change:.2g}"
         if error <= limit and (error <= 0.2 * change or change == 0):
             return Check(check=name, passed=True, error=error, detail=detail)
     return Check(check=name, passed=False, error=error, detail=f"outputs moved by {change:.2g} in eager mode")
 
 
-def _perturb(parameters: Sequence[Tensor], size: float) -> list[Tensor]:
+def perturbed(tensors: Sequence[Tensor], size: float) -> list[Tensor]:
+    """Floating tensors moved at random by about `size` of each entry."""
     generator = torch.Generator().manual_seed(1)
 
     def moved(tensor: Tensor) -> Tensor:
@@ -89,4 +114,4 @@ def _perturb(parameters: Sequence[Tensor], size: float) -> list[Tensor]:
         # Multiplicative, so that variances stay positive; zeros move too, or a baked zero would pass.
         return tensor.detach() * (1 + size * noise) + (tensor.detach() == 0) * size * noise
 
-    return [moved(tensor) for tensor in parameters]
+    return [moved(tensor) for tensor in tensors]

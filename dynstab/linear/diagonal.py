@@ -11,9 +11,7 @@ from dynstab.linear.rules.shapes import align, sum_to
 from dynstab.linear.rules.table import Diagonal, Factor, Linearisation
 
 
-def combine(
-    record: Record, own: Diagonal, expansions: dict[fx.Node, Mapping[fx.Node, Factor]]
-) -> tuple[Factor, ...]:
+def combine(record: Record, own: Diagonal, expansions: dict[fx.Node, Mapping[fx.Node, Factor]]) -> tuple[Factor, ...]:
     """Factors with respect to the record's roots, by the chain rule; noted in `expansions` if needed later."""
     if record.roots == record.inputs and not record.expanded:
         return own.factors

@@ -177,7 +177,11 @@ def _forward_mode(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]]:
         with forward_ad.dual_level():
             outputs = run(*(forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents, strict=True)))
             moved = [forward_ad.unpack_dual(out).tangent for out in outputs]
+        if all(tangent is None for tangent in moved):
+            raise RuntimeError("the op has no forward mode")
         return tuple(torch.zeros_like(out) if m is None else m for m, out in zip(moved, outputs, strict=True))
+
+    dual(*(torch.ones_like(tensor) for tensor in inputs))
 
     def push(tangents: Sequence[Tensor]) -> Any:
         try:

@@ -1,9 +1,9 @@
 """Jacobians of functions and modules.
 
-    J = dynstab.jacobian(f, x)
-    J.push(tangents)     # (k, *x.shape) -> (k, *f(x).shape)
-    J.pull(cotangents)   # (k, *f(x).shape) -> (k, *x.shape)
-    J.dense()            # (f(x).numel(), x.numel())
+J = dynstab.jacobian(f, x)
+J.push(tangents)     # (k, *x.shape) -> (k, *f(x).shape)
+J.pull(cotangents)   # (k, *f(x).shape) -> (k, *x.shape)
+J.dense()            # (f(x).numel(), x.numel())
 """
 
 from __future__ import annotations

@@ -96,6 +96,20 @@ class JacobianOperator(LinearOperator):
         return self.source.flatten(self.pull_tensors(self.target.unflatten(columns)))
 
 
+class RelaidOperator(JacobianOperator):
+    """The same map with other layouts: what was one state becomes the states of independent inputs."""
+
+    def __init__(self, operator: JacobianOperator, source: Layout, target: Layout) -> None:
+        super().__init__(source, target, operator.dtype, operator.device)
+        self.operator = operator
+
+    def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.operator.push_tensors(tangents)
+
+    def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.operator.pull_tensors(cotangents)
+
+
 class DenseOperator(LinearOperator):
     """Matrices that are there, (samples, rows, cols): the slow twin of every other operator."""
 

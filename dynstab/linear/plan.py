@@ -256,9 +256,7 @@ def _distinct(nodes: Iterable[fx.Node]) -> tuple[fx.Node, ...]:
     return tuple(dict.fromkeys(nodes))
 
 
-def _number(
-    source: tuple[fx.Node, ...], target: tuple[fx.Node, ...], executed: list[Record]
-) -> dict[fx.Node, int]:
+def _number(source: tuple[fx.Node, ...], target: tuple[fx.Node, ...], executed: list[Record]) -> dict[fx.Node, int]:
     registers = {node: number for number, node in enumerate(_distinct(source))}
     for record in executed:
         for node in record.outputs:

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from dynstab.capture import Graph, capture
-from dynstab.capture.capture import Subject
+from dynstab.capture.capture import Subject, unwrap
 from dynstab.capture.isolate import isolated
+from dynstab.core.errors import CaptureError, StateError
 from dynstab.core.report import Check
 from dynstab.linear.evaluator import evaluate
 from dynstab.linear.layout import Layout
 from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
+from dynstab.systems.chain import chain_system
 from dynstab.systems.cuts import find_cuts
 from dynstab.systems.dependence import Chain, Values, coarsest_dtype, find_chain, is_mixing, op_name
 from dynstab.systems.plan import PlannedStep, plan_steps
@@ -33,12 +35,12 @@ class DepthSystem:
     """A captured network: its trajectory and how far the capture was verified.
 
     Attributes:
-        subject: the module with its arguments. output: the last state's number among forward's tensors.
+        subject: the module with its arguments.
+        output: the last state's number among forward's tensors; None where it is none of them.
     """
 
-    graph: Graph
     subject: Subject
-    output: int
+    output: int | None
     trajectory: Trajectory
     checks: tuple[Check, ...]
 
@@ -57,21 +59,28 @@ def depth_system(
 ) -> DepthSystem:
     """Capture `module(*args, **kwargs)`, cut it into states, and linearise its steps at them.
 
+    Where no trace gives what eager mode gives, the chain of the longest list of blocks serves.
+
     Raises:
         InputError, CaptureError: see `capture`.
         StateError: no output depends on an input by a derivative, or `states` matches nothing.
     """
-    graph, subject, checks = capture(module, args, kwargs, dtype=dtype, device=device, seed=seed)
-    values = evaluate(graph.module, graph.arguments())
-    chain = find_chain(graph, values)
-    batch = _batch(graph)
+    try:
+        graph, subject, checks = capture(module, args, kwargs, dtype=dtype, device=device, seed=seed)
+        values = evaluate(graph.module, graph.arguments())
+        chain = find_chain(graph, values)
+    except (CaptureError, StateError) as cause:
+        subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
+        trajectory, checks = chain_system(subject, _batch(subject.inputs), cause)
+        return DepthSystem(subject=subject, output=None, trajectory=trajectory, checks=checks)
+    batch = _batch(graph.inputs)
     planned = plan_steps(chain, find_cuts(chain, values), values, granularity=granularity, states=states, batch=batch)
     trajectory = _assemble(graph, chain, planned, values, _sample_axis(module, values, planned, batch))
     if verify and trajectory.steps:
         with isolated(subject.module):
             checks += _verify(graph, subject, chain, trajectory, values)
     output = next(i for i, node in enumerate(graph.outputs) if node is chain.sink)
-    return DepthSystem(graph=graph, subject=subject, output=output, trajectory=trajectory, checks=checks)
+    return DepthSystem(subject=subject, output=output, trajectory=trajectory, checks=checks)
 
 
 def _sample_axis(
@@ -88,9 +97,9 @@ def _sample_axis(
     return None if batch is None else (0, batch)
 
 
-def _batch(graph: Graph) -> int | None:
+def _batch(inputs: tuple[Tensor, ...]) -> int | None:
     """How many inputs there are, if the tensors among them agree on their first dimension."""
-    sizes = {tensor.shape[0] for tensor in graph.inputs if tensor.ndim > 0}
+    sizes = {tensor.shape[0] for tensor in inputs if tensor.ndim > 0}
     return sizes.pop() if len(sizes) == 1 else None
 
 
@@ -114,7 +123,8 @@ def _assemble(
     tensors = [tuple(values[node] for node in cut.live) for cut in cuts]
     active = set(chain.nodes)
     tapes = [Tape([n for n in step.nodes if n in active], step.low.live, step.high.live, values) for step in planned]
-    layouts, coupled = find_layouts(tensors, tapes, axis)
+    pushes = [tape.push for tape in tapes]
+    layouts, coupled = find_layouts(tensors, pushes, axis)
     positions = [
         _positions(chain, cut.position, value, layout)
         for cut, value, layout in zip(cuts, tensors, layouts, strict=True)
@@ -142,7 +152,7 @@ def _assemble(
         steps=tuple(_step(i, step, tapes[i], states, graph, values) for i, step in enumerate(planned)),
         samples=layouts[0].samples if layouts else 1,
         coupled=coupled,
-        causal=bool(planned) and is_causal(tensors, tapes, token_dims),
+        causal=bool(planned) and is_causal(tensors, pushes, token_dims),
         rung=graph.rung,
         notes=(*graph.notes, *chain.notes),
         routes=routes,

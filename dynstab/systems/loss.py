@@ -8,19 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynstab.capture.capture import Subject, one_line
+from dynstab.capture.capture import one_line
 from dynstab.capture.isolate import isolated
 from dynstab.capture.leaves import tensor_leaves
 from dynstab.capture.trace import tracing_context
 from dynstab.core.errors import InputError
+from dynstab.systems.depth import DepthSystem
 
 
-def loss_cotangent(subject: Subject, output: int, loss: Callable[[Any], Tensor]) -> tuple[Tensor, ...]:
-    """d loss / d output, for a loss of what forward returns; `output` numbers the tensor among its leaves.
+def loss_cotangent(system: DepthSystem, loss: Callable[[Any], Tensor]) -> tuple[Tensor, ...]:
+    """d loss / d last state, for a loss of what forward returns.
 
     Raises:
-        InputError: the loss raises, is no scalar, or does not depend on that output.
+        InputError: the loss raises, is no scalar, or does not depend on the last state, or that is no output.
     """
+    subject, output = system.subject, system.output
+    if output is None:
+        raise InputError(
+            "a loss of an output that the analysis does not reach", remedy="leave --loss out: only blocks are analysed"
+        )
     with torch.enable_grad(), tracing_context(), isolated(subject.module):
         result = subject.forward(subject.differentiable(), subject.inputs)
         leaf = [tensor for _, tensor in tensor_leaves(result)][output]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from dynstab.linear.layout import Layout
-from dynstab.linear.tape import Tape
 
 Tensors = tuple[Tensor, ...]
+Push = Callable[[Tensors], Tensors]
 
 
 def find_layouts(
-    states: Sequence[Tensors], tapes: Sequence[Tape], axis: tuple[int, int] | None
+    states: Sequence[Tensors], pushes: Sequence[Push], axis: tuple[int, int] | None
 ) -> tuple[list[Layout], bool]:
     """A layout for each state, and whether the inputs are coupled.
 
@@ -23,10 +23,10 @@ def find_layouts(
     other (BatchNorm in training, a shared adaptive step) the batch is one single state.
     """
     whole = [Layout(shapes=tuple(t.shape for t in state)) for state in states]
-    if axis is None or axis[1] == 1 or not tapes:
+    if axis is None or axis[1] == 1 or not pushes:
         return whole, False
     dim, batch = axis
-    dims = _follow(states, tapes, batch, dim)
+    dims = _follow(states, pushes, batch, dim)
     if dims is None:
         return whole, True
     return [
@@ -35,14 +35,14 @@ def find_layouts(
     ], False
 
 
-def _follow(states: Sequence[Tensors], tapes: Sequence[Tape], batch: int, dim: int) -> list[tuple[int, ...]] | None:
+def _follow(states: Sequence[Tensors], pushes: Sequence[Push], batch: int, dim: int) -> list[tuple[int, ...]] | None:
     """The dimension that counts inputs in every state, None where one input reaches another."""
     if any(t.ndim <= dim or t.shape[dim] != batch for t in states[0]):
         return None
     tangents = tuple(_first_only(t, dim) for t in states[0])
     dims: list[tuple[int, ...]] = [(dim,) * len(tangents)]
-    for tape in tapes:
-        tangents = tape.push(tangents)
+    for push in pushes:
+        tangents = push(tangents)
         found = [_confined(t[0], batch, dim) for t in tangents]
         if any(d is None for d in found):
             return None
@@ -73,7 +73,7 @@ def _rescaled(tangent: Tensor) -> Tensor:
     return tangent / largest if torch.isfinite(largest) and largest > 0 else tangent
 
 
-def is_causal(states: Sequence[Tensors], tapes: Sequence[Tape], token_dims: Sequence[int | None]) -> bool:
+def is_causal(states: Sequence[Tensors], pushes: Sequence[Push], token_dims: Sequence[int | None]) -> bool:
     """Whether the last token never reaches an earlier one, in any state."""
     lengths = {state[0].shape[dim] for state, dim in zip(states, token_dims, strict=True) if dim is not None}
     if any(dim is None for dim in token_dims) or any(len(state) > 1 for state in states):
@@ -87,9 +87,9 @@ def is_causal(states: Sequence[Tensors], tapes: Sequence[Tape], token_dims: Sequ
     tangent.narrow(first, length - 1, 1).fill_(1.0)
     tangent.mul_(torch.randn(tangent.shape, generator=torch.Generator().manual_seed(0)).to(tangent))
     tangents: Tensors = (tangent.unsqueeze(0),)
-    for tape, dim in zip(tapes, token_dims[1:], strict=True):
+    for push, dim in zip(pushes, token_dims[1:], strict=True):
         assert dim is not None
-        tangents = tuple(_rescaled(t) for t in tape.push(tangents))
+        tangents = tuple(_rescaled(t) for t in push(tangents))
         if tangents[0].narrow(dim + 1, 0, length - 1).any():
             return False
     return True

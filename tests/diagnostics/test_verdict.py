@@ -63,6 +63,14 @@ def test_width_excuses_signals_as_it_does_gradients():
     assert judged(Case(depth=50, kind="plain", signal_rate=-4.0 / 50)).kind == "vanishing"
 
 
+def test_the_null_of_a_signal_grows_with_the_steps_passed():
+    # The smallest state is halfway, where half of the null's mean of -4 and its spread of 0.5 sqrt(1/2) apply.
+    dip = {i: {"rms": math.exp(-3.2 * (1 - abs(i - 6) / 6))} for i in range(13)}
+    for mean, kind in ((-4.0, "inconclusive"), (0.0, "vanishing")):
+        null = Estimate(value=mean, error=0.5, unit="nat")
+        assert judged(Case(states=dip, network={"null_log_gain": null})).kind == kind
+
+
 def test_four_standard_errors_from_the_null_decide():
     for error, kind in ((0.9, "exploding"), (1.1, "inconclusive")):
         null = Estimate(value=1.0, error=0.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from zoo import HUGGING_FACE, ZOO, Specimen, specimen
 
-from dynstab.core.errors import StateError
+from dynstab.core.errors import CaptureError, StateError
 from dynstab.linear.operator import JacobianOperator
 from dynstab.systems.depth import DepthSystem, depth_system
 
@@ -25,7 +25,7 @@ def captured(subject: Specimen, **options: Any) -> DepthSystem:
 def test_every_check_of_the_capture_holds(name: str) -> None:
     system = captured(specimen(name))
     failed = [check for check in system.checks if not check.passed]
-    assert len(system.checks) == 5 and not failed
+    assert len(system.checks) == 6 and not failed
     assert system.trajectory.samples == len(next(iter([*specimen(name).args, *specimen(name).kwargs.values()]))) or (
         name == "TransformerEncoder, sequence first" and system.trajectory.samples == 2
     )
@@ -77,7 +77,7 @@ def test_the_product_of_the_steps_is_the_networks_jacobian(name: str) -> None:
 def test_granularity_only_moves_the_boundaries(name: str) -> None:
     systems = [captured(specimen(name), granularity=grain).trajectory for grain in ("fine", "step", "block")]
     counts = [len(trajectory.steps) for trajectory in systems]
-    assert counts[0] >= counts[1] > counts[2]
+    assert counts[0] >= counts[1] >= counts[2]
     tangent = torch.randn(2, systems[0].states[0].size, 3)
     fine, step, block = (trajectory.propagator().matmat(tangent) for trajectory in systems)
     torch.testing.assert_close(fine, step)
@@ -180,3 +180,38 @@ def test_hugging_face_models_return_dicts_and_caches() -> None:
     for name in HUGGING_FACE:
         states = captured(specimen(name), verify=False).trajectory.states
         assert states[-1].value[0].is_floating_point()
+
+
+class Untraceable(nn.Module):
+    """Leaves torch on the way to its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(3))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tensor(x.detach().tolist())
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def test_what_no_trace_can_follow_is_a_chain_of_its_blocks() -> None:
+    model, x = Untraceable(), torch.randn(5, 4)
+    system = captured(Specimen(model, (x,)))
+    trajectory = system.trajectory
+    assert trajectory.rung == "module chain" and trajectory.samples == 5
+    assert [step.name for step in trajectory.steps] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert len(system.checks) == 3 and all(check.passed for check in system.checks)
+    expected = torch.func.vmap(torch.func.jacrev(nn.Sequential(*model.blocks)))(x)
+    torch.testing.assert_close(trajectory.propagator().dense(), expected)
+
+
+def test_what_cannot_even_be_chained_is_refused() -> None:
+    class Opaque(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor((2 * x).tolist()) + 0 * x
+
+    with pytest.raises(CaptureError, match="inputs are live failed"):
+        captured(Specimen(Opaque(), (torch.randn(2, 4),)))

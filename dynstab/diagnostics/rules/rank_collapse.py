@@ -103,6 +103,7 @@ RULE = Rule(
         Case(),
         Case(every_state={"token_similarity": 0.99, "effective_rank": 0.1}),
         Case(states={12: {"token_similarity": 0.99}}),
+        Case(states={0: {"token_similarity": 0.92}, 12: {"token_similarity": 0.99, "effective_rank": 0.1}}),
         Case(every_state={"token_similarity": None}),
     ),
 )

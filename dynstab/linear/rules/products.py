@@ -97,9 +97,7 @@ def bilinear(
         return terms[0] if len(terms) == 1 else terms[0].add_(terms[1])
 
     def pull(cotangent: Tensor) -> tuple[Tensor, ...]:
-        return tuple(
-            times_b(cotangent, b.mT) if slot[0] == first else times_a(a.mT, cotangent) for slot in slots
-        )
+        return tuple(times_b(cotangent, b.mT) if slot[0] == first else times_a(a.mT, cotangent) for slot in slots)
 
     return Linearisation(push, pull)
 
@@ -133,8 +131,7 @@ def _matrix_vector(call: Call, first: str, second: str, alpha: float) -> Lineari
 
     def pull(cotangent: Tensor) -> tuple[Tensor, ...]:
         return tuple(
-            torch.mm(cotangent, matrix) if slot == (second,) else cotangent.unsqueeze(2) * vector
-            for slot in call.slots
+            torch.mm(cotangent, matrix) if slot == (second,) else cotangent.unsqueeze(2) * vector for slot in call.slots
         )
 
     return Linearisation(push, pull)
@@ -263,4 +260,3 @@ def grouped_mm(call: Call) -> Linearisation:
         return tuple(results)
 
     return Linearisation(push, pull)
-
