@@ -14,13 +14,14 @@ WORKERS ?= 2
 SCRATCH ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench reports clean
 
 help:
 	@echo "make demo    train two small networks, analyze both, write reports to $(SCRATCH)/"
 	@echo "make test    all tests"
 	@echo "make check   ruff, pyright, import-linter"
 	@echo "make bench   speed, against the limit and against plain torch.func"
+	@echo "make reports the committed reports again, from the models that reports/make.py builds"
 
 demo: $(VENV)/.dynstab-demo
 	@$(BIN)/dynstab demo --out $(SCRATCH)
@@ -32,10 +33,13 @@ check: $(VENV)/.dynstab-test,dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 bench: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py
+
+reports: $(VENV)/.dynstab-test
+	@$(BIN)/python reports/make.py
 
 clean:
 	rm -rf build dist $(SCRATCH) .pytest_cache .ruff_cache .import_linter_cache .hypothesis

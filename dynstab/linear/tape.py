@@ -17,7 +17,9 @@ from dynstab.linear.rules.table import RULES, Call, Diagonal, Factor, Linearisat
 
 
 @dataclass(frozen=True, slots=True)
-class _Instruction:
+class Instruction:
+    """What a sweep does at one op: read registers, push or pull, write registers, free the dead ones."""
+
     push: Push
     pull: Pull
     route: str
@@ -48,7 +50,7 @@ class Tape:
         self.values = values
         self.source_values = tuple(values[node] for node in source)
         self.target_values = tuple(values[node] for node in target)
-        self._program: tuple[_Instruction, ...] | None = None
+        self._program: tuple[Instruction, ...] | None = None
         self._routes: dict[str, int] = {}
 
     @property
@@ -61,7 +63,7 @@ class Tape:
         """How many ops were linearised which way: "rule", or "double backward: aten.foo"."""
         if not self._routes:
             with torch.no_grad():
-                counts = Counter(step.route for step in self._instructions())
+                counts = Counter(step.route for step in self.instructions())
             absorbed = sum(record.inside for record in self.plan.records)
             self._routes = dict(counts + Counter({"rule": absorbed}))
         return dict(self._routes)
@@ -73,11 +75,16 @@ class Tape:
     @torch.no_grad()
     def push(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """J t: (k, *source shape) each -> (k, *target shape) each."""
+        return self.run(self.instructions(), tangents)
+
+    @torch.no_grad()
+    def run(self, program: Iterable[Instruction], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Push through this program or a variant of it (see `tokens`)."""
         plan = self.plan
         live: list[Any] = [None] * len(plan.registers)
         for node, tangent in zip(plan.source, tangents, strict=True):
             live[plan.registers[node]] = tangent
-        for step in self._instructions():
+        for step in program:
             moved = step.push([live[register] for register in step.reads])
             if step.several:
                 for register, tangent in zip(step.writes, moved, strict=True):
@@ -101,7 +108,7 @@ class Tape:
         for node, cotangent in zip(plan.target, cotangents, strict=True):
             if node in plan.registers:
                 sums.add(plan.registers[node], cotangent)
-        for step in reversed(self._instructions()):
+        for step in reversed(self.instructions()):
             arrived = [sums.take(register) for register in step.writes]
             if all(cotangent is None for cotangent in arrived):
                 continue
@@ -114,12 +121,13 @@ class Tape:
             for result, value in zip(results, self.source_values, strict=True)
         )
 
-    def _instructions(self) -> tuple[_Instruction, ...]:
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The linearised ops, one for each of `plan.executed`."""
         if self._program is None:
             self._program = self._linearise()
         return self._program
 
-    def _linearise(self) -> tuple[_Instruction, ...]:
+    def _linearise(self) -> tuple[Instruction, ...]:
         expansions: dict[fx.Node, Mapping[fx.Node, Factor]] = {}
         program = []
         for record in self.plan.records:
@@ -133,7 +141,7 @@ class Tape:
             if record.mixed:
                 derivative = _cast(derivative, record, self.values)
             program.append(
-                _Instruction(
+                Instruction(
                     derivative.push,
                     derivative.pull,
                     derivative.route,

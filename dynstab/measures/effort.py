@@ -24,7 +24,7 @@ class Effort:
         network_products: for the leading singular values of the whole propagator.
         block_size: largest features a token for which the token blocks are formed.
         transient_steps: powers of J searched for transient growth, 0 skips it and the Kreiss constant.
-        kreiss_size: largest size for which the Kreiss constant is searched.
+        power_size, kreiss_size: largest size for which powers and the Kreiss constant are searched.
         vectors_bytes: memory for one Krylov basis, and for all formed Jacobians. chunk_bytes: for a block of columns.
     """
 
@@ -39,6 +39,7 @@ class Effort:
     network_products: int
     block_size: int
     transient_steps: int
+    power_size: int
     kreiss_size: int
     vectors_bytes: int = 2**31
     chunk_bytes: int = 2**28
@@ -57,6 +58,7 @@ EFFORTS: dict[str, Effort] = {
         network_products=0,
         block_size=0,
         transient_steps=0,
+        power_size=0,
         kreiss_size=0,
         vectors_bytes=2**29,
     ),
@@ -67,11 +69,12 @@ EFFORTS: dict[str, Effort] = {
         dense_size=512,
         dense_work=2.0e10,
         singular_products=96,
-        symmetric_products=96,
-        eigen_products=64,
+        symmetric_products=64,
+        eigen_products=48,
         network_products=96,
         block_size=256,
         transient_steps=64,
+        power_size=192,
         kreiss_size=48,
     ),
     "thorough": Effort(
@@ -86,6 +89,7 @@ EFFORTS: dict[str, Effort] = {
         network_products=480,
         block_size=1024,
         transient_steps=256,
+        power_size=1024,
         kreiss_size=256,
         vectors_bytes=2**32,
     ),

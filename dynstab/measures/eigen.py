@@ -74,8 +74,11 @@ def _non_normal_fields(matrix: Tensor, eigenvalues: Result, effort: Effort) -> d
     fields: dict[str, object] = {"henrici_departure": summarise(henrici_departure(matrix, eigenvalues))}
     if not effort.transient_steps:
         return fields | _missing(NEEDS_STANDARD, "kreiss_constant", "transient_growth")
+    size = len(matrix[0])
+    if size > effort.power_size:
+        return fields | _missing(NEEDS_THOROUGH, "kreiss_constant", "transient_growth")
     fields["transient_growth"] = summarise(transient_growth(matrix, powers=effort.transient_steps))
-    if len(matrix[0]) > effort.kreiss_size:
+    if size > effort.kreiss_size:
         return fields | _missing(NEEDS_THOROUGH, "kreiss_constant")
     constant = summarise(kreiss_constant(matrix, eigenvalues))
     if constant.value == inf:

@@ -67,7 +67,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     exploding = plain(3.0, nn.Tanh, 32)
     poisoned = plain(1.0, nn.Tanh, 4)
     with torch.no_grad():
-        poisoned[2].weight[0, 0] = float("nan")
+        next(poisoned.parameters())[0, 0] = float("nan")
     files = {"stable": stable, "exploding": exploding, "nan": poisoned, "weights": stable.state_dict()}
     for name, content in files.items():
         torch.save(content, folder / f"{name}.pt")

@@ -31,7 +31,7 @@ def expand(call: Call) -> Linearisation:
 
 @rule("permute transpose t numpy_T mT movedim swapaxes")
 def permute(call: Call) -> Linearisation:
-    order = _order(call)
+    order = [0, *(dim + 1 for dim in dimension_order(call))]
     inverse = [order.index(position) for position in range(len(order))]
     return Linearisation(
         lambda tangents: tangents[0].permute(order),
@@ -39,11 +39,11 @@ def permute(call: Call) -> Linearisation:
     )
 
 
-def _order(call: Call) -> list[int]:
+def dimension_order(call: Call) -> list[int]:
     """Where each dimension of the output comes from, read off a stand-in whose sizes are all different."""
     ndim = call.inputs[0].ndim
     probe = torch.empty(tuple(range(2, ndim + 2)), device="meta")
-    return [0, *(size - 1 for size in call.rerun((probe,)).shape)]
+    return [size - 2 for size in call.rerun((probe,)).shape]
 
 
 @rule("select")

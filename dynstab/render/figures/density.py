@@ -1,0 +1,49 @@
+"""How the singular values and eigenvalues of one chosen step are distributed."""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+
+from dynstab.core.measurements import StepMeasurement
+from dynstab.core.report import Report
+from dynstab.render.figures import paint
+
+TITLE = "Spectrum of one step"
+ABOUT = (
+    "Distribution of ln σ and, where the eigenvalues are known, of ln |λ| of one step: left of 0 a direction "
+    "shrinks, right of 0 it grows. Choose a step to see its own; without a choice it is the one that stretches most."
+)
+BINS = 40
+
+
+def figure(report: Report) -> go.Figure | None:
+    """Histograms for the step with the largest singular value; None where no spectrum was measured."""
+    candidates = [step for step in report.measurements.steps if logs_of_spectrum(step)[0]]
+    if not candidates:
+        return None
+    step = max(candidates, key=lambda step: max(logs_of_spectrum(step)[0]))
+    drawing = paint.figure(height=300, barmode="overlay", bargap=0.02)
+    names = (("ln σ", paint.BLUE), ("ln |λ|", paint.ORANGE))
+    for (name, color), logs in zip(names, logs_of_spectrum(step), strict=True):
+        drawing.add_histogram(
+            x=logs, name=name, nbinsx=BINS, marker={"color": color}, opacity=0.6,
+            hovertemplate=f"{name} in %{{x}}: %{{y}}<extra></extra>",
+        )  # fmt: skip
+    drawing.update_xaxes(title_text="natural logarithm")
+    drawing.update_yaxes(title_text="count")
+    title = f"step {step.index} · {paint.label(step.name)}"
+    drawing.update_layout(title={"text": title, "font": {"size": 12}, "x": 1, "xanchor": "right", "y": 0.98})
+    paint.link(drawing, kind="spectrum")
+    return drawing
+
+
+def logs_of_spectrum(step: StepMeasurement) -> tuple[list[float], list[float]]:
+    """ln of the singular values that were measured, and of the moduli of the eigenvalues; zeros are left out."""
+    sigmas = [value for value in paint.values(step.singular_values, positive=True) if value is not None]
+    moduli = [math.hypot(*pair) for pair in step.eigenvalues]
+    return (
+        [round(math.log(value), 5) for value in sigmas],
+        [round(math.log(value), 5) for value in moduli if value > 0 and math.isfinite(value)],
+    )
