@@ -112,6 +112,6 @@ def perturbed(tensors: Sequence[Tensor], size: float) -> list[Tensor]:
             return tensor
         noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float32).to(tensor)
         # Multiplicative, so that variances stay positive; zeros move too, or a baked zero would pass.
-        return tensor.detach() * (1 + size * noise) + (tensor.detach() == 0) * size * noise
+        return tensor.detach() * (1 + size * noise) + (tensor.detach() == 0).to(tensor) * size * noise
 
     return [moved(tensor) for tensor in tensors]

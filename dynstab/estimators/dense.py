@@ -141,7 +141,9 @@ def _rounding(matrices: Tensor, size: Tensor) -> Tensor:
 def _log_determinant(clean: Tensor, values: Tensor, nonzero: Tensor, error: Tensor) -> tuple[Tensor, Tensor, str]:
     """ln |det|, and the sum of what rounding does to each ln sigma."""
     full = nonzero.all(dim=1, keepdim=True)
-    log = torch.linalg.slogdet(clean).logabsdet[:, None].where(full, -torch.inf)
+    # LAPACK complains aloud about singular matrices; theirs is known already.
+    regular = clean.where(full[:, :, None], torch.eye(clean.shape[1], dtype=clean.dtype, device=clean.device))
+    log = torch.linalg.slogdet(regular).logabsdet[:, None].where(full, -torch.inf)
     doubt = (error / values).sum(dim=1, keepdim=True).where(full, 0.0)
     return log, doubt, "LU"
 

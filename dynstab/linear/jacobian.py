@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from dynstab.capture.capture import capture_function
 from dynstab.capture.leaves import tensor_leaves
-from dynstab.core.errors import CaptureError, InputError
+from dynstab.core.errors import CaptureError, DynstabError, InputError
 from dynstab.linear.evaluator import Evaluator
 from dynstab.linear.function_operator import FunctionOperator, Tensors
 from dynstab.linear.layout import Layout
@@ -48,10 +48,9 @@ class Linearizer:
     """
 
     def __init__(self, f: Callable[..., Any], example: Point) -> None:
-        self._one = isinstance(example, Tensor)
         inputs = _checked(example)
         self._f, self._calls, self._reason = f, 0, ""
-        self._function = _Flat(f, inputs)
+        self._function = _Flat(f)
         try:
             with torch.no_grad():
                 outputs = self._function(*inputs)
@@ -66,7 +65,7 @@ class Linearizer:
         self._target = Layout(shapes=tuple(tensor.shape for tensor in outputs))
         self._captured = self._capture(inputs)
         self._check_dependence(inputs, outputs)
-        if self._captured is not None and not all(self._agrees(point) for point in _nearby(inputs)):
+        if self._captured is not None and not self._agrees_around(inputs):
             self._captured, self._reason = None, "f takes another way at other values"
 
     def __call__(self, x: Point) -> tuple[Point, JacobianOperator]:
@@ -93,7 +92,7 @@ class Linearizer:
     def _capture(self, inputs: Tensors) -> _Captured | None:
         try:
             return _Captured(self._f, inputs)
-        except CaptureError as error:
+        except DynstabError as error:
             self._reason = str(error).split(";")[0][:120]
             return None
 
@@ -110,6 +109,17 @@ class Linearizer:
                 expected="a differentiable function of x",
                 remedy="look for .detach(), torch.no_grad() or integer operations in f",
             )
+
+    def _agrees_around(self, inputs: Tensors) -> bool:
+        for point in _nearby(inputs):
+            try:
+                with torch.no_grad():
+                    self._function(*point)
+            except Exception:  # out of f's domain, where there is nothing to compare
+                continue
+            if not self._agrees(point):
+                return False
+        return True
 
     @torch.no_grad()
     def _agrees(self, inputs: Tensors) -> bool:
@@ -146,8 +156,8 @@ class _Captured:
 class _Flat:
     """f as a function from tensors to its floating-point tensors."""
 
-    def __init__(self, f: Callable[..., Any], inputs: Tensors) -> None:
-        self._f, self._shapes = f, tuple(tensor.shape for tensor in inputs)
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self._f = f
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         outputs = tuple(tensor for _, tensor in tensor_leaves(self._f(*inputs)) if _floating(tensor))

@@ -44,23 +44,23 @@ def in_chunks(
     moving: tuple[Tensor, ...],
     bytes_each: int,
     *,
-    preferred: int | None = None,
     budget: int | None = None,
 ) -> tuple[Tensor, ...]:
     """`sweep` over k tangents, as many at a time as fit; half as many after each failed allocation.
 
     Args:
-        bytes_each: what one tangent needs. preferred: tangents at a time that are fastest.
-        budget: bytes that may be used; None reads what is free.
+        bytes_each: what one tangent needs. budget: bytes that may be used; None reads what is free.
 
     Raises:
         MemoryBudgetError: not even one fits.
     """
     k, device = moving[0].shape[0], moving[0].device
-    if budget is None and preferred is None and k * bytes_each <= _ALWAYS:
+    if k == 0:
+        return tuple(tensor[:0] for tensor in sweep(tuple(t.new_zeros((1, *t.shape[1:])) for t in moving)))
+    if budget is None and k * bytes_each <= _ALWAYS:
         budget = _ALWAYS
     free = int(available_bytes(device) * _SHARE) if budget is None else budget
-    size = min(k, free // max(bytes_each, 1), preferred or k)
+    size = min(k, free // max(bytes_each, 1))
     if size < 1:
         raise _too_large(bytes_each, free, device)
     parts: list[tuple[Tensor, ...]] = []

@@ -100,17 +100,18 @@ def _unchanged(call: Call, axes: tuple[Axis, ...]) -> Axis:
 
 
 @follows("_softmax _safe_softmax softmax _log_softmax log_softmax cumsum glu slice narrow")
+@follows("topk sort")
 @follows("split split_with_sizes chunk tensor_split split_copy unsafe_split unsafe_chunk")
 def _along_another(call: Call, axes: tuple[Axis, ...]) -> Axis:
     """Ops along one dimension, which must not be that of the tokens."""
     (axis,) = axes
-    _apart(axis, [call.get("dim", 0) % call.inputs[0].ndim])
+    _apart(axis, [call["dim"] % call.inputs[0].ndim])
     return axis
 
 
 @follows("select unbind")
 def _dropped(call: Call, axes: tuple[Axis, ...]) -> Axis:
-    return _without(axes[0], [call.get("dim", 0) % call.inputs[0].ndim])
+    return _without(axes[0], [call["dim"] % call.inputs[0].ndim])
 
 
 @follows("sum mean amax amin logsumexp linalg_vector_norm norm prod std var")
@@ -125,8 +126,23 @@ def _reduced(call: Call, axes: tuple[Axis, ...]) -> Axis:
     return _without(axes[0], reduced)
 
 
+@follows("index _unsafe_index index_select")
+def _picked(call: Call, axes: tuple[Axis, ...]) -> Axis:
+    """Entries of one dimension by a list of positions."""
+    if "indices" in call.arguments:
+        used = [dim for dim, index in enumerate(call["indices"]) if index is not None]
+        if len(used) != 1 or call["indices"][used[0]].ndim != 1:
+            raise Untracked("entries picked from several dimensions")
+        _apart(axes[0], used)
+    else:
+        _apart(axes[0], [call["dim"] % call.inputs[0].ndim])
+    return axes[0]
+
+
 @follows("cat stack")
 def _joined(call: Call, axes: tuple[Axis, ...]) -> Axis:
+    if call.output.shape == call.inputs[0].shape:  # with nothing, as an empty cache
+        return axes[0]
     if len(set(axes)) != 1:
         raise Untracked("values that count tokens along different dimensions are joined")
     dim = call.get("dim", 0) % call.output.ndim

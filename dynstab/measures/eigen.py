@@ -9,11 +9,13 @@ from torch import Tensor
 
 from dynstab.core.estimate import Estimate
 from dynstab.estimators import dense
-from dynstab.estimators.arnoldi import outer_eigenvalues
+from dynstab.estimators.arnoldi import OuterEigenvalues, outer_eigenvalues
 from dynstab.estimators.lanczos import logarithmic_norm
 from dynstab.estimators.non_normality import henrici_departure, kreiss_constant, transient_growth
 from dynstab.estimators.result import Result
+from dynstab.estimators.token_blocks import block_eigenvalues, block_log_determinant
 from dynstab.measures.aggregate import summarise
+from dynstab.measures.causal_blocks import causal_blocks
 from dynstab.measures.effort import NEEDS_STANDARD, NEEDS_THOROUGH, Effort
 from dynstab.measures.singular import NOT_FORMED, NOT_SQUARE
 from dynstab.measures.survey import Finding, Survey
@@ -38,7 +40,7 @@ def measure_eigenvalues(survey: Survey) -> Iterator[Finding]:
         elif matrix is not None:
             fields = _dense_fields(step, matrix, survey.effort)
         else:
-            fields = _sampled_fields(step, survey.effort, survey.seed(_DRAW, step.index))
+            fields = _sampled_fields(survey, step)
         yield Finding("step", step.index, fields)
 
 
@@ -86,20 +88,33 @@ def _non_normal_fields(matrix: Tensor, eigenvalues: Result, effort: Effort) -> d
     return fields | {"kreiss_constant": constant}
 
 
-def _sampled_fields(step: Step, effort: Effort, seed: int) -> dict[str, object]:
+def _sampled_fields(survey: Survey, step: Step) -> dict[str, object]:
+    effort, seed = survey.effort, survey.seed(_DRAW, step.index)
     fields = _missing(NOT_FORMED, *_NON_NORMAL)
-    residual = step.kind == "residual"
-    if not residual:
+    if step.kind != "residual":
         fields |= _missing(_NOT_RESIDUAL, "logarithmic_norm", "spectral_abscissa")
     elif effort.symmetric_products:
         norm = logarithmic_norm(step.jacobian, budget=effort.symmetric_products, block=_LANCZOS_BLOCK, seed=seed)
         fields["logarithmic_norm"] = summarise(norm)
+    found = causal_blocks(survey, step)
+    if found.blocks is not None:
+        return fields | _block_fields(step, found.blocks, found.products)
     if not effort.eigen_products:
         return _missing(NEEDS_STANDARD, "logarithmic_norm", *_SPECTRAL) | fields
     outer = outer_eigenvalues(step.jacobian, budget=effort.eigen_products, block=_ARNOLDI_BLOCK, seed=seed)
-    fields["spectral_radius"] = summarise(outer.spectral_radius())
-    if residual:
-        fields["spectral_abscissa"] = summarise(outer.spectral_abscissa())
-    listed = [*outer.by_magnitude.values[0].tolist(), *outer.by_real_part.values[0].tolist()]
-    return fields | {"eigenvalues": tuple(dict.fromkeys((z.real, z.imag) for z in listed))}
+    return fields | _outer_fields(step, outer)
 
+
+def _block_fields(step: Step, blocks: Tensor, products: int) -> dict[str, object]:
+    determinant = block_log_determinant(blocks, products=products)
+    eigenvalues = block_eigenvalues(blocks, products=products)
+    return _eigen_fields(step, eigenvalues) | {"log_determinant": summarise(determinant, unit="nat")}
+
+
+def _outer_fields(step: Step, outer: OuterEigenvalues) -> dict[str, object]:
+    listed = [*outer.by_magnitude.values[0].tolist(), *outer.by_real_part.values[0].tolist()]
+    fields: dict[str, object] = {
+        "spectral_radius": summarise(outer.spectral_radius()),
+        "eigenvalues": tuple(dict.fromkeys((z.real, z.imag) for z in listed)),
+    }
+    return fields | {"spectral_abscissa": summarise(outer.spectral_abscissa())} if step.kind == "residual" else fields

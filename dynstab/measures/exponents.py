@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Estimate, Label
+from dynstab.estimators.dimension import kaplan_yorke_dimension
 from dynstab.estimators.finite_time import exponents, leading_log_singular_values
 from dynstab.estimators.product_qr import log_singular_values
 from dynstab.estimators.qr import qr_exponents
@@ -106,28 +107,11 @@ def _singular_values(logs: Result, k: int, whole: bool) -> dict[str, object]:
 def _kaplan_yorke(survey: Survey, qr: Result, whole: bool) -> Estimate:
     if survey.trajectory.kind != "time":
         return Estimate.unmeasured("defined for dynamics in time")
-    dimensions = [kaplan_yorke_dimension(row) for row in qr.values]
-    if not whole and any(dimension is None for dimension in dimensions):
+    dimensions = torch.tensor([kaplan_yorke_dimension(row, full=whole) for row in qr.values], dtype=torch.float64)
+    if not whole and bool(dimensions.isnan().any()):
         return Estimate.unmeasured("more exponents than were asked for are needed")
-    values = torch.tensor([float(qr.values.shape[1]) if d is None else d for d in dimensions], dtype=torch.float64)
-    method = f"Kaplan-Yorke from {qr.method}"
-    return summarise(qr.with_values(values[:, None], torch.full((len(values), 1), torch.nan))).model_copy(
-        update={"method": method}
-    )
-
-
-def kaplan_yorke_dimension(exponents: Tensor) -> float | None:
-    """j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}| with the largest j whose partial sum is not negative.
-
-    Args:
-        exponents: descending. None where no partial sum is negative: the list is too short to tell.
-    """
-    total = 0.0
-    for index, exponent in enumerate(exponents.tolist()):
-        if total + exponent < 0:
-            return index + total / abs(exponent)
-        total += exponent
-    return None
+    estimate = summarise(qr.with_values(dimensions[:, None], torch.full_like(dimensions, torch.nan)[:, None]))
+    return estimate.model_copy(update={"method": f"Kaplan-Yorke from {qr.method}"})
 
 
 def _determinant(survey: Survey, length: int) -> Iterator[Finding]:

@@ -164,7 +164,7 @@ def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], 
     same = [t.shape for t in source.value] == [t.shape for t in target.value]
     function = SegmentFunction(step.low.live, step.high.live, values)
     learned = graph.parameter_nodes
-    used = {a for node in function.nodes for a in _upstream(node, learned)}
+    used = dict.fromkeys(a for node in function.nodes for a in _upstream(node, learned))
     return Step(
         index=index,
         name=step.name,
@@ -180,14 +180,14 @@ def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], 
     )
 
 
-def _upstream(node: fx.Node, learned: Mapping[fx.Node, str]) -> set[fx.Node]:
+def _upstream(node: fx.Node, learned: Mapping[fx.Node, str]) -> list[fx.Node]:
     """Parameters that a node takes, directly or through ops on parameters alone (a transpose, a cast)."""
-    found: set[fx.Node] = set()
+    found: list[fx.Node] = []
     stack = [a for a in node.all_input_nodes if op_name(a) in ("", "t", "transpose", "_to_copy", "view", "permute")]
     while stack:
         argument = stack.pop()
         if argument in learned:
-            found.add(argument)
+            found.append(argument)
         elif argument.op == "call_function" and len(argument.all_input_nodes) == 1:
             stack.extend(a for a in argument.all_input_nodes if op_name(a) in ("", "t", "transpose", "_to_copy"))
     return found

@@ -122,6 +122,24 @@ def test_a_function_that_leaves_torch_in_forward_mode_still_has_both_products() 
     torch.testing.assert_close(J.dense(), torch.diag(2 * x))
 
 
+def test_a_domain_that_the_neighbourhood_leaves_is_no_branch() -> None:
+    def f(x: Tensor) -> Tensor:
+        if x.min().item() <= 0:
+            raise ValueError("only positive numbers")
+        return x.log()
+
+    x = torch.tensor([1e-3, 1.0], dtype=torch.float64)
+    assert jacobian(f, x).routes == {"rule": 1}
+
+
+def test_scalars_and_no_tangents_at_all() -> None:
+    J = jacobian(lambda x: x.sin() * x, torch.tensor(0.3, dtype=torch.float64))
+    torch.testing.assert_close(
+        J.dense()[0, 0], torch.tensor(0.3).double().cos() * 0.3 + torch.tensor(0.3).double().sin()
+    )
+    assert jacobian(recurrence, randn(5)).push(torch.zeros(0, 5, dtype=torch.float64)).shape == (0, 5)
+
+
 @pytest.mark.parametrize(
     "f, x, message",
     [

@@ -15,9 +15,11 @@ from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
 
 
-def operator_of(net: nn.Module, x: Tensor, *, budget: int | None = None, samples: int = 1) -> TapeOperator:
+def operator_of(
+    net: nn.Module, x: Tensor, *, budget: int | None = None, samples: int = 1, dtype: torch.dtype = torch.float64
+) -> TapeOperator:
     graph = capture_function(net, (x,))
-    values = evaluate(graph.module, graph.arguments())
+    values = evaluate(graph.module, [tensor.to(dtype) for tensor in graph.arguments()])
     tape = Tape(graph.module.graph.nodes, tuple(graph.input_nodes), graph.outputs, values)
     dims = (0,) if samples > 1 else ()
     layouts = [
@@ -34,17 +36,6 @@ def network() -> nn.Module:
 
 def randn(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-class _Closed(nn.Module):
-    """A network with its parameters as constants."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.call = net.__call__
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(x)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
@@ -110,8 +101,7 @@ def test_a_real_allocation_beyond_the_machine_is_recognised() -> None:
 
 
 def test_tangents_may_have_another_dtype_than_the_tape() -> None:
-    net, x = network().bfloat16(), randn(3, 6).bfloat16()
-    plain = operator_of(_Closed(net), x)
+    plain = operator_of(network(), randn(3, 6), dtype=torch.bfloat16)
     wide = TapeOperator(plain.tape, plain.source, plain.target, dtype=torch.float32)
     tangents = randn(2, 3, 6).float()
     assert plain.push(tangents.bfloat16()).dtype == torch.bfloat16

@@ -109,8 +109,9 @@ class Mixer(nn.Module):
             return self.average.expand(len(x), -1, -1) @ v
         if self.form == "fixed weights, columns":
             return (v.mT @ self.average.mT.expand(len(x), -1, -1)).mT
-        if self.form == "per token":  # RMSNorm, a gate, and heads in the batch of a product
+        if self.form == "per token":  # RMSNorm, an empty cache, a gate, heads in the batch of a product
             x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+            x = torch.cat([x.new_zeros(0), x], 1)[..., torch.arange(WIDTH).flip(0)]
             heads = q.unflatten(-1, (2, -1)) @ k.unflatten(-1, (2, -1)).mT
             return torch.nn.functional.glu(torch.cat([x, v], -1), -1).tanh() + heads.flatten(2).sum(-1, keepdim=True)
         if self.form == "tokens first":

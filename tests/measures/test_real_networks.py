@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -23,10 +25,14 @@ class Block(nn.Module):
         self.causal = causal
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype) if self.causal else None
+        mask = causal_mask(x) if self.causal else None
         y = self.norms[0](x)
         x = x + self.mix(y, y, y, attn_mask=mask, need_weights=False)[0]
         return x + self.mlp(self.norms[1](x))
+
+
+def causal_mask(x: torch.Tensor) -> torch.Tensor:
+    return nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
 
 
 def transformer(blocks: int, width: int = 8, causal: bool = True) -> nn.Module:
@@ -34,7 +40,7 @@ def transformer(blocks: int, width: int = 8, causal: bool = True) -> nn.Module:
     return nn.Sequential(*(Block(width, 2, causal) for _ in range(blocks))).eval()
 
 
-def jacobians(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def jacobians(module: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """(inputs, rows, cols) of the whole network."""
 
     def single(row: torch.Tensor) -> torch.Tensor:
@@ -64,6 +70,28 @@ def test_gradient_gain_of_a_transformer_is_that_of_autograd(request, free):
     leading = torch.linalg.svdvals(exact)[:, 0].log().mean().exp()
     found = measurements.network.largest_singular_values[0]
     assert found.value == pytest.approx(float(leading), rel=1e-10 if not free else 2e-2)
+
+
+@pytest.mark.usefixtures("matrix_free")
+def test_a_causal_transformer_has_exact_eigenvalues_and_determinant_without_its_jacobian():
+    module = transformer(3).double()
+    x = torch.randn(2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    measurements = measure(depth_system(module, (x,)).trajectory, Config(k=2))
+    whole = torch.linalg.slogdet(jacobians(module, x).detach()).logabsdet
+    assert measurements.network.log_determinant.value == pytest.approx(float(whole.mean()), rel=1e-9)
+    assert measurements.lyapunov.sum.value == pytest.approx(float(whole.mean()) / 6, rel=1e-9)
+    block = module[0]
+    assert isinstance(block, Block)
+
+    def attend(y: torch.Tensor) -> torch.Tensor:
+        normed = block.norms[0](y)
+        return y + block.mix(normed, normed, normed, attn_mask=causal_mask(y), need_weights=False)[0]
+
+    first = jacobians(attend, x)
+    radius = torch.linalg.eigvals(first.detach()).abs().amax(dim=1)
+    step = measurements.steps[0]
+    assert step.spectral_radius.value == pytest.approx(float(radius.mean()), rel=1e-9)
+    assert step.spectral_radius.label is Label.EXACT and step.log_determinant.label is Label.EXACT
 
 
 def test_a_transformer_has_kinks_states_and_a_flow_of_gradients_to_show():

@@ -10,7 +10,6 @@ import torch
 from dynstab.core.config import Config
 from dynstab.core.estimate import Label
 from dynstab.measures import measure
-from dynstab.measures.exponents import kaplan_yorke_dimension
 
 
 def gaussian(samples: int, size: int, seed: int) -> torch.Tensor:
@@ -118,12 +117,3 @@ def test_henon_attractor_has_its_known_exponents_and_dimension(chain):
 def test_kaplan_yorke_is_for_dynamics_in_time(chain):
     found = measure(chain([gaussian(1, 3, 0)]), Config()).lyapunov
     assert found.kaplan_yorke_dimension.outcome == "defined for dynamics in time"
-
-
-@pytest.mark.parametrize(
-    ("exponents", "dimension"),
-    [([0.9056, 0.0, -14.5723], 2.0621), ([-0.1, -1.0], 0.0), ([0.5, -1.0], 1.5), ([0.5, -0.2], None)],
-)
-def test_kaplan_yorke_dimension_of_known_spectra(exponents, dimension):
-    found = kaplan_yorke_dimension(torch.tensor(exponents, dtype=torch.float64))
-    assert found == (None if dimension is None else pytest.approx(dimension, abs=1e-4))

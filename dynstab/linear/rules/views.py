@@ -119,6 +119,8 @@ def cat(call: Call) -> Linearisation:
     slots = [kept.index(int(slot[1])) if slot[1] in kept else None for slot in call.slots]  # type: ignore[misc]
     shapes = [part.shape for part in parts]
     empties = [call.value(slot).shape for slot in call.slots]
+    if len(parts) == 1 and slots == [0]:
+        return Linearisation(lambda tangents: tangents[0], lambda cotangent: (cotangent,))
 
     def push(tangents: Sequence[Tensor]) -> Tensor:
         row: list[Tensor | None] = [None] * len(parts)

@@ -34,7 +34,6 @@ def figure(report: Report) -> go.Figure | None:
     for row, words in enumerate(_ROWS, 1):
         drawing.update_yaxes(title={"text": words, "font": {"size": 11}}, row=row, col=1)
     paint.depth_axis(drawing, report, row=4, col=1)
-    drawing.update_xaxes(matches="x4", showline=False)
     return drawing if drawing.data else None
 
 

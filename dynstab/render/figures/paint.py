@@ -57,7 +57,8 @@ def dress(drawing: go.Figure, height: int, **layout: Any) -> None:
 def depth_axis(drawing: go.Figure, report: Report, **where: Any) -> None:
     """Steps at their index, states half a step before; a thin line where a block begins."""
     count = len(report.system.steps)
-    drawing.update_xaxes(range=[-0.9, max(1, count) - 0.1], title_text="step", **where)
+    drawing.update_xaxes(range=[-0.9, max(1, count) - 0.1])
+    drawing.update_xaxes(title_text="step", **where)
     blocks = [step.block for step in report.system.steps]
     borders = [i - 0.5 for i in range(1, count) if blocks[i] != blocks[i - 1]]
     if len(borders) < min(MOST_BLOCKS, count - 1):

@@ -1,0 +1,56 @@
+"""Data and scripts inside a page: packed as base64 of gzip, so that no markup in them can be mistaken for the page's."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+_HERE = "dynstab.render.html"
+
+
+def packed(text: str) -> str:
+    """Text as base64 of gzip, the same for the same text."""
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
+
+
+def packed_json(data: Any) -> str:
+    return packed(json.dumps(data, separators=(",", ":"), allow_nan=False))
+
+
+def digest(script: str) -> str:
+    """How a content security policy names one script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def static(name: str) -> str:
+    """A stylesheet or script of this package."""
+    return resources.files(_HERE).joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def plotly_script() -> str:
+    """Plotly's script as its Python package ships it."""
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+
+
+@cache
+def packed_plotly() -> str:
+    return packed(plotly_script())
+
+
+@cache
+def plotly_digest() -> str:
+    return digest(plotly_script())
+
+
+def shared_name() -> str:
+    """The file name of Plotly's script where a folder of pages shares it."""
+    from importlib.metadata import version
+
+    return f"dynstab-plotly-{version('plotly')}.js"

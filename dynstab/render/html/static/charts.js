@@ -1,0 +1,107 @@
+"use strict";
+// What every page shares: unpacking, charts, light and dark, printing.
+const dynstab = { plots: new Map(), onChoose: [] };
+const $ = (id) => document.getElementById(id);
+
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob($(id).textContent.trim()), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+function make(tag, text, attributes = {}) {
+  const element = document.createElement(tag);
+  if (text !== undefined) element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+// Plotly reads a little markup in its labels.
+const label = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function template() {
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(name).trim();
+  const axis = { gridcolor: color("--grid"), linecolor: color("--soft"), tickcolor: color("--soft"), zerolinecolor: color("--line") };
+  return {
+    layout: {
+      font: { color: color("--ink") }, xaxis: axis, yaxis: axis,
+      hoverlabel: { bgcolor: color("--raised"), bordercolor: color("--line"), font: { color: color("--ink") } },
+    },
+  };
+}
+
+function repaint() {
+  for (const { plot } of dynstab.plots.values()) Plotly.relayout(plot, { template: template() });
+}
+
+async function draw(name, figure) {
+  const plot = $("chart-" + name);
+  plot.textContent = "";
+  const touch = matchMedia("(pointer: coarse)").matches;
+  const narrow = plot.clientWidth < 520;
+  const layout = { ...figure.layout, template: template(), autosize: true };
+  if (touch) layout.dragmode = false;
+  if (narrow) layout.margin = { ...layout.margin, l: 48, r: 8 };
+  const buttons = ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d"];
+  await Plotly.newPlot(plot, figure.data, layout, {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons, displayModeBar: touch ? false : "hover",
+  });
+  const how = (figure.layout.meta || {}).link;
+  dynstab.plots.set(name, { plot, how, shapes: figure.layout.shapes || [], height: figure.layout.height });
+  plot.on("plotly_click", ({ points }) => {
+    const point = points[0];
+    const step = point.customdata ? point.customdata[0] : how && how.kind === "x" ? point.x : undefined;
+    if (Number.isInteger(step)) dynstab.onChoose.forEach((choose) => choose(step));
+  });
+}
+
+function themes() {
+  const button = $("theme");
+  const name = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+  button.hidden = false;
+  name();
+  button.addEventListener("click", () => {
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+    name();
+    repaint();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { name(); repaint(); });
+}
+
+function printing() {
+  let closed = [];
+  let theme;
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((details) => { details.open = true; });
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    for (const { plot } of dynstab.plots.values()) Plotly.relayout(plot, { template: template(), width: 680 });
+  });
+  window.addEventListener("afterprint", () => {
+    closed.forEach((details) => { details.open = false; });
+    if (theme) document.documentElement.dataset.theme = theme;
+    else delete document.documentElement.dataset.theme;
+    for (const { plot } of dynstab.plots.values()) Plotly.relayout(plot, { template: template(), width: null, autosize: true });
+  });
+}
+
+async function start(begin) {
+  themes();
+  printing();
+  if (!("DecompressionStream" in window)) return;
+  const data = JSON.parse(await unpack("data"));
+  await begin(data);
+  if ($("plotly")) document.head.append(make("script", await unpack("plotly")));
+  for (const [i, name] of data.names.entries()) {
+    if ($("chart-" + name)) await draw(name, JSON.parse(data.figures[i]));
+    await new Promise((resume) => setTimeout(resume));
+  }
+  document.documentElement.dataset.ready = "";
+}
