@@ -33,13 +33,20 @@ def deviation(got: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
             return float("inf")
         if not (b.is_floating_point() or b.is_complex()) or b.numel() == 0:
             continue
+        worst = max(worst, _largest_gap(a, b))
+    return worst
+
+
+def _largest_gap(a: Tensor, b: Tensor) -> float:
+    gap, scale = (a - b).abs_().max(), b.abs().max()
+    if not (torch.isfinite(gap) and torch.isfinite(scale)):
         finite = torch.isfinite(b)
         if not torch.equal(finite, torch.isfinite(a)):
             return float("inf")
-        if finite.any():
-            scale = b[finite].abs().max().clamp_min(torch.finfo(b.dtype).tiny)
-            worst = max(worst, float((a[finite] - b[finite]).abs().max() / scale))
-    return worst
+        if not finite.any():
+            return 0.0
+        gap, scale = (a[finite] - b[finite]).abs().max(), b[finite].abs().max()
+    return float(gap / scale.clamp_min(torch.finfo(scale.dtype).tiny))
 
 
 def check_output(graph: Graph, expected: Sequence[Tensor]) -> Check:

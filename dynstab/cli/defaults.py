@@ -11,7 +11,7 @@ import click
 from dynstab.core.errors import ConfigError
 
 # A project's file must not decide which code runs or which file is written.
-COMMAND_LINE_ONLY = frozenset({"model", "loss", "trust_pickle", "allow_global", "json", "out"})
+COMMAND_LINE_ONLY = frozenset({"model", "loss", "trust_pickle", "allow_global", "json", "html", "out"})
 
 
 def default_map(group: click.Group, ctx: click.Context) -> dict[str, Any]:

@@ -24,11 +24,14 @@ class Delivery:
 
     Attributes:
         format: of stdout. json: file for report.json, "-" for stdout in place of `format`, or None.
+        html: file for the HTML page, or None. assets: the charts' script "inline" or "shared" beside the page.
         all_steps: show the unremarkable ones too. severity, codes: what makes the exit code 1.
     """
 
     format: str
     json: str | None
+    html: str | None
+    assets: str
     all_steps: bool
     severity: Severity | None
     codes: tuple[str, ...]
@@ -38,15 +41,20 @@ class Delivery:
         """Take the options of `report_options` out of `options`.
 
         Raises:
-            ConfigError: --fail-on names neither a severity nor a rule, or there is no folder for --json.
+            ConfigError: --fail-on names neither a severity nor a rule, or there is no folder for a file.
         """
         severity, codes = _fail_on(options.pop("fail_on"))
-        json = options.pop("json")
-        if json not in (None, "-") and not Path(json).parent.is_dir():
-            raise ConfigError(f"there is no folder {Path(json).parent} for --json {json}", remedy="make it first")
+        json, html = options.pop("json"), options.pop("html")
+        for option, file in (("json", json), ("html", html)):
+            if file not in (None, "-") and not Path(file).parent.is_dir():
+                raise ConfigError(
+                    f"there is no folder {Path(file).parent} for --{option} {file}", remedy="make it first"
+                )
         return cls(
             format=options.pop("format"),
             json=json,
+            html=html,
+            assets=options.pop("assets"),
             all_steps=options.pop("all_steps"),
             severity=severity,
             codes=codes,
@@ -60,6 +68,8 @@ class Delivery:
             self._show(report)
         if self.json not in (None, "-"):
             report.save(self.json)
+        if self.html is not None:
+            report.to_html(self.html, assets=self.assets)
         return FINDINGS if any(map(self._fails, report.flags)) else 0
 
     def _show(self, report: Report) -> None:
@@ -74,6 +84,8 @@ class Delivery:
         """What only some formats take: for machines, the rules that stayed silent as well."""
         if self.format == "markdown":
             return {"all_steps": self.all_steps}
+        if self.format == "html":
+            return {"rules": _rules_run(report), "assets": self.assets}
         return {"rules": _rules_run(report)} if self.format in ("sarif", "junit") else {}
 
     def _fails(self, flag: Flag) -> bool:
@@ -81,13 +93,11 @@ class Delivery:
         return severe or flag.code in self.codes
 
 
-def _rules_run(report: Report) -> list[Rule]:
-    from dynstab.diagnostics import all_rules, matching_rules
+def _rules_run(report: Report) -> tuple[Rule, ...]:
+    from dynstab.diagnostics import selected_rules
 
     config = report.provenance.config
-    chosen = {rule.code for selector in config.select for rule in matching_rules(selector)}
-    ignored = {rule.code for selector in config.ignore for rule in matching_rules(selector)}
-    return [rule for rule in all_rules() if (rule.code in chosen or not chosen) and rule.code not in ignored]
+    return selected_rules(config.select, config.ignore)
 
 
 def _fail_on(text: str | None) -> tuple[Severity | None, tuple[str, ...]]:

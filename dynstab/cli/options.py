@@ -119,6 +119,14 @@ report_options = _all(
         help="Of the report on stdout.",
     ),
     click.option("--json", metavar="FILE|-", help="Write report.json there; - for stdout, in place of --format."),
+    click.option("--html", metavar="FILE", help="Write the report as an HTML page there."),
+    click.option(
+        "--assets",
+        type=click.Choice(["inline", "shared"]),
+        default="inline",
+        show_default=True,
+        help="The charts' script inside each HTML page, or once beside the pages of a folder.",
+    ),
     click.option("--all-steps", is_flag=True, help="Show every step, unremarkable ones too."),
     click.option(
         "--fail-on",

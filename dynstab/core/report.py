@@ -137,6 +137,33 @@ class Report(Frozen):
             )
         return report
 
+    def to_html(self, path: str | os.PathLike[str], *, assets: Literal["inline", "shared"] = "inline") -> None:
+        """Write the report as one HTML page that opens offline, with the documentation of the rules that were run.
+
+        Args:
+            assets: "inline" keeps the charts' script inside the page; "shared" writes it once beside the page,
+                for a folder of reports.
+
+        Raises:
+            ReportError: the file cannot be written.
+        """
+        from dynstab.diagnostics import selected_rules
+        from dynstab.render import write_html
+
+        config = self.provenance.config
+        write_html(self, path, rules=selected_rules(config.select, config.ignore), assets=assets)
+
+    def figures(self) -> dict[str, Any]:
+        """The interactive charts of the report by name, each a plotly `Figure`; those without numbers are left out."""
+        from dynstab.render import figures
+
+        return figures(self)
+
+    def _repr_html_(self) -> str:
+        from dynstab.render import notebook_html
+
+        return notebook_html(self)
+
     def __str__(self) -> str:
         from dynstab.render import render
 

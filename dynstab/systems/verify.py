@@ -131,9 +131,14 @@ def _autograd(subject: Subject, output: int, cotangent: Tensor, states: Sequence
 def _matching(tensor: Tensor, states: Sequence[Tensors]) -> int | None:
     for i, state in enumerate(states[:-1]):
         alike = len(state) == 1 and state[0].shape == tensor.shape and state[0].dtype == tensor.dtype
-        if alike and torch.allclose(state[0], tensor.detach(), rtol=1e-4, atol=1e-6, equal_nan=True):
+        # A look at one row spares most of the full comparisons.
+        if alike and _close(state[0][:1, ..., :1], tensor[:1, ..., :1]) and _close(state[0], tensor):
             return i
     return None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b.detach(), rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 class _watching:

@@ -16,7 +16,7 @@ from dynstab.core.errors import ConfigError
 from dynstab.core.flag import Severity
 from dynstab.core.report import Report
 from dynstab.render import formats, render
-from dynstab.render.formats import console, junit, markdown, sarif
+from dynstab.render.formats import console, html, junit, markdown, sarif
 from dynstab.render.formats import json as json_format
 from dynstab.render.formats.sarif import artifact_uri
 
@@ -36,10 +36,10 @@ RULES = (
 
 
 def test_the_formats_are_those_of_the_contract() -> None:
-    assert set(formats()) >= {"console", "json", "markdown", "sarif", "junit"}
+    assert set(formats()) >= {"console", "html", "json", "markdown", "sarif", "junit"}
 
 
-@pytest.mark.parametrize("module", [console, json_format, markdown, sarif, junit])
+@pytest.mark.parametrize("module", [console, html, json_format, markdown, sarif, junit])
 def test_a_format_names_itself_as_its_file_does(module: object) -> None:
     assert Path(module.__file__).stem == module.NAME  # type: ignore[attr-defined]
     assert "/" in module.MEDIA_TYPE  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def test_json_is_the_report_itself(sample: tuple[str, Report]) -> None:
 
 
 def test_unknown_formats_and_options_are_told_with_those_that_exist(samples: dict[str, Report]) -> None:
-    with pytest.raises(ConfigError, match="no format 'yaml'.*console, json, junit, markdown, sarif"):
+    with pytest.raises(ConfigError, match="no format 'yaml'.*console, html, json, junit, markdown, sarif"):
         render(samples["empty"], "yaml")
     with pytest.raises(ConfigError, match="no option 'width'"):
         render(samples["empty"], "json", width=80)

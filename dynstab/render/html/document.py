@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from markupsafe import Markup
 
 from dynstab.core.errors import ConfigError
 from dynstab.core.report import Report, write_whole
-from dynstab.render.figures import chart, figures
+from dynstab.render.charts import chart, figures
 from dynstab.render.footnotes import Footnotes
 from dynstab.render.html import packing, view
 from dynstab.render.html.strip import strip
@@ -103,7 +104,22 @@ def compose(template: str, *, data: dict[str, Any], script: str, assets: str, **
     )
 
 
-def write(text: str, path: str | Path, *, assets: str = "inline") -> None:
+def fragment(report: Report) -> str:
+    """Verdict, answers and findings, styled in place: what a notebook shows under a cell."""
+    return (
+        environment()
+        .get_template("fragment.html")
+        .render(
+            report=report,
+            subject=printable(subject(report)),
+            sign=view.SIGNS.get(report.verdict.kind, "?"),
+            tiles=view.tiles(report),
+            flags=view.flags(report),
+        )
+    )
+
+
+def write(text: str, path: str | os.PathLike[str], *, assets: str = "inline") -> None:
     """Write a page and, where it shares them, its assets beside it.
 
     Raises:

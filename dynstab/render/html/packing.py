@@ -1,4 +1,4 @@
-"""Data and scripts inside a page: packed as base64 of gzip, so that no markup in them can be mistaken for the page's."""
+"""Data and scripts inside a page, as base64 of gzip: nothing in them can be mistaken for the page's own markup."""
 
 from __future__ import annotations
 

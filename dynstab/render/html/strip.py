@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dynstab.core.flag import Severity
 from dynstab.core.report import Report
-from dynstab.render.figures.paint import DIVERGING
+from dynstab.render.charts.paint import DIVERGING
 from dynstab.render.numbers import natural_log, number
 from dynstab.render.table import rows
 

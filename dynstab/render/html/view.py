@@ -46,7 +46,7 @@ def tiles(report: Report) -> list[Tile]:
     """Where, how bad, how sure."""
     network, verdict, samples = report.measurements.network, report.verdict, report.provenance.samples
     worst = [flag for flag in by_severity(report) if flag.severity is not Severity.INFO]
-    where = printable(worst[0].where) if worst else "nowhere"
+    where = _whole(printable(worst[0].where)) if worst else "nowhere"
     cause = f"{worst[0].code} {worst[0].name}" if worst else "no error, no warning"
     margin = "" if verdict.margin is None else f"{number(verdict.margin)} nat from the nearest limit, "
     return [
@@ -61,10 +61,14 @@ def tiles(report: Report) -> list[Tile]:
     ]
 
 
+def _whole(where: str) -> str:
+    return "the whole network" if where == "network" else where
+
+
 def _gain_tile(question: str, log: Estimate) -> Tile:
     if log.value is None:
         return Tile(question=question, answer="not measured", detail="" if log.outcome == CONVERGED else log.outcome)
-    return Tile(question=question, answer=factor(log.value), detail=f"ln {estimate(log)}")
+    return Tile(question=question, answer=factor(log.value), detail=f"ln {estimate(log, always=True)} nat")
 
 
 def factor(log: float) -> str:
@@ -88,7 +92,7 @@ def _flag(flag: Flag) -> dict[str, Any]:
         "name": printable(flag.name),
         "severity": flag.severity.value,
         "sign": SEVERITY_SIGNS[flag.severity],
-        "where": printable(flag.where),
+        "where": "" if flag.steps and flag.where.startswith("step") else _whole(printable(flag.where)),
         "message": printable(flag.message),
         "advice": [printable(advice) for advice in flag.advice],
         "evidence": [(name.replace("_", " "), evidence(value)) for name, value in flag.evidence.items()],

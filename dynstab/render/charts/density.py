@@ -8,31 +8,41 @@ import plotly.graph_objects as go
 
 from dynstab.core.measurements import StepMeasurement
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 
 TITLE = "Spectrum of one step"
 ABOUT = (
     "Distribution of ln σ and, where the eigenvalues are known, of ln |λ| of one step: left of 0 a direction "
     "shrinks, right of 0 it grows. Choose a step to see its own; without a choice it is the one that stretches most."
 )
-BINS = 40
+BINS = 60
+_REACH = 8.0
+"""Nat below the largest number that the axis covers: a value at rounding level would flatten all else."""
 
 
 def figure(report: Report) -> go.Figure | None:
-    """Histograms for the step with the largest singular value; None where no spectrum was measured."""
-    candidates = [step for step in report.measurements.steps if logs_of_spectrum(step)[0]]
+    """Histograms for the step with the largest singular value; None where no spectrum was measured.
+
+    The axis and the bins are those of all steps, so that steps can be compared.
+    """
+    spectra = {step.index: logs_of_spectrum(step) for step in report.measurements.steps}
+    candidates = [step for step in report.measurements.steps if spectra[step.index][0]]
     if not candidates:
         return None
-    step = max(candidates, key=lambda step: max(logs_of_spectrum(step)[0]))
+    step = max(candidates, key=lambda step: max(spectra[step.index][0]))
+    numbers = [log for both in spectra.values() for logs in both for log in logs]
+    high = max(numbers) + 0.05
+    low = max(min(numbers), high - _REACH) - 0.05
+    bins = {"start": low, "end": high, "size": (high - low) / BINS}
     drawing = paint.figure(height=300, barmode="overlay", bargap=0.02)
     names = (("ln σ", paint.BLUE), ("ln |λ|", paint.ORANGE))
-    for (name, color), logs in zip(names, logs_of_spectrum(step), strict=True):
+    for (name, color), logs in zip(names, spectra[step.index], strict=True):
         drawing.add_histogram(
-            x=logs, name=name, nbinsx=BINS, marker={"color": color}, opacity=0.6,
+            x=logs, name=name, xbins=bins, marker={"color": color}, opacity=0.65,
             hovertemplate=f"{name} in %{{x}}: %{{y}}<extra></extra>",
         )  # fmt: skip
-    drawing.update_xaxes(title_text="natural logarithm")
-    drawing.update_yaxes(title_text="count")
+    drawing.update_xaxes(title_text="natural logarithm", range=[low, high])
+    drawing.update_yaxes(title_text="count", rangemode="tozero")
     title = f"step {step.index} · {paint.label(step.name)}"
     drawing.update_layout(title={"text": title, "font": {"size": 12}, "x": 1, "xanchor": "right", "y": 0.98})
     paint.link(drawing, kind="spectrum")

@@ -7,7 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 
 TITLE = "Singular values of the steps"
 ABOUT = (

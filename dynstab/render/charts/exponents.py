@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 
 TITLE = "Exponents of the whole trajectory"
 ABOUT = (
@@ -31,7 +31,8 @@ def figure(report: Report) -> go.Figure | None:
             )  # fmt: skip
     if not drawing.data:
         return None
+    longest = max(len(lyapunov.qr), len(lyapunov.finite_time))
     drawing.add_hline(y=0, line={"color": paint.GREY, "width": 1})
-    drawing.update_xaxes(title_text="index", rangemode="tozero")
+    drawing.update_xaxes(title_text="index", range=[0.5, longest + 0.5], dtick=1 if longest <= 16 else None)
     drawing.update_yaxes(title_text=lyapunov.unit)
     return drawing

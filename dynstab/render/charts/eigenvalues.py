@@ -7,7 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 
 TITLE = "Eigenvalues in the complex plane"
 ABOUT = (
@@ -28,7 +28,7 @@ def figure(report: Report) -> go.Figure | None:
     ]
     if not found:
         return None
-    drawing = paint.figure(height=460)
+    drawing = paint.figure(height=460, showlegend=False)
     drawing.add_scatter(
         x=[round(real, 5) for _, real, _ in found],
         y=[round(imaginary, 5) for _, _, imaginary in found],

@@ -20,6 +20,7 @@ from dynstab.render.ink import printable, shorten
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#2b83ba", "#d9730d", "#1b9e77", "#b5539c", "#8a8f98"
 BAND = "rgba(43, 131, 186, 0.18)"
 DIVERGING = [[0.0, "#1f5f99"], [0.25, "#7fb2d6"], [0.5, "#e9e9e6"], [0.75, "#f0a860"], [1.0, "#b3520a"]]
+LEGEND = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 11}, "traceorder": "normal"}
 LONGEST_NAME = 48
 MOST_BLOCKS = 60
 """Block boundaries beyond this many would only be a grey ground."""
@@ -42,12 +43,12 @@ def dress(drawing: go.Figure, height: int, **layout: Any) -> None:
     drawing.update_layout(
         template="none",
         height=height,
-        margin={"l": 64, "r": 24, "t": 36, "b": 48},
+        margin={"l": 64, "r": 24, "t": 28, "b": 44},
         font={"family": "system-ui, sans-serif", "size": 12},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="closest",
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 11}},
+        legend=LEGEND,
         **layout,
     )
     drawing.update_xaxes(showgrid=False, zeroline=False, ticks="outside", ticklen=4, showline=True)
@@ -64,9 +65,7 @@ def depth_axis(drawing: go.Figure, report: Report, **where: Any) -> None:
     if len(borders) < min(MOST_BLOCKS, count - 1):
         for x in borders:
             line = {"color": GREY, "width": 1, "dash": "dot"}
-            drawing.add_shape(
-                type="line", x0=x, x1=x, y0=0, y1=1, yref="paper", layer="below", line=line, opacity=0.5
-            )
+            drawing.add_shape(type="line", x0=x, x1=x, y0=0, y1=1, yref="paper", layer="below", line=line, opacity=0.5)
     link(drawing, kind="x")
 
 
@@ -80,7 +79,29 @@ def decade_axis(drawing: go.Figure, values: Iterable[float | None], *, least: fl
     logs = [math.log10(value) for value in values if value is not None and value > 0 and math.isfinite(value)]
     low, high = (min(logs), max(logs)) if logs else (-1.0, 1.0)
     slack = max(0.06 * (high - low), (least - (high - low)) / 2, 0.02)
-    drawing.update_yaxes(type="log", range=[low - slack, high + slack], exponentformat="power", **where)
+    ticks = _ticks(low - slack, high + slack)
+    drawing.update_yaxes(
+        type="log", range=[low - slack, high + slack], fixedrange=True,
+        tickmode="array", tickvals=ticks, ticktext=[_tick(value) for value in ticks], **where,
+    )  # fmt: skip
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """From two to eight round numbers between powers of ten `low` and `high`."""
+    span = high - low
+    if span > 2:
+        pace = max(1, math.ceil(span / 6))
+        return [10.0**power for power in range(math.ceil(low / pace) * pace, math.floor(high) + 1, pace)]
+    mantissas = (1, 3) if span > 1.4 else (1, 2, 5) if span > 0.7 else (1, 1.5, 2, 3, 4, 5, 7)
+    grid = [mantissa * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for mantissa in mantissas]
+    if span <= 0.31:
+        grid += [mantissa * 10.0**power for power in (math.floor(low), math.floor(high)) for mantissa in (8, 9, 1.2)]
+    return sorted({float(f"{value:.2g}") for value in grid if low <= math.log10(value) <= high})
+
+
+def _tick(value: float) -> str:
+    power = round(math.log10(value))
+    return f"{value:g}" if 1e-3 < value < 1e4 else f"10<sup>{power}</sup>" if value == 10.0**power else f"{value:.1e}"
 
 
 def values(estimates: Iterable[Estimate], *, positive: bool = False) -> list[float | None]:

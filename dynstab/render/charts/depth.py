@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 from dynstab.render.numbers import natural_log
 
-TITLE = "Along depth"
+TITLE = "Gradient, signal and exponents along depth"
 ABOUT = (
     "From top to bottom: the relative gradient gain from the output back to each state; the gain of each step, "
     "with the range between its smallest and largest singular value as a band; the size of the signal; the "
-    "exponents of each step with those of the whole trajectory as lines. The first three axes are logarithmic."
+    "exponents of each step, with the leading ones of the whole as lines. The first three axes are logarithmic."
 )
-_ROWS = ("relative gradient gain", "gain of a step", "RMS of the state", "nat/step")
+_ROWS = ("gain from the output", "gain of a step", "RMS", "nat/step")
 
 
 def figure(report: Report) -> go.Figure | None:
@@ -25,8 +26,8 @@ def figure(report: Report) -> go.Figure | None:
     measured = report.measurements
     if not (measured.steps or measured.states or measured.gradient_flow):
         return None
-    drawing = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.045, row_heights=[3, 3, 2, 2])
-    paint.dress(drawing, height=760)
+    drawing = make_subplots(rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[3, 3, 2, 2])
+    paint.dress(drawing, height=800, **_legends(drawing))
     _gradient(drawing, report)
     _gains(drawing, report)
     _signal(drawing, report)
@@ -37,12 +38,26 @@ def figure(report: Report) -> go.Figure | None:
     return drawing if drawing.data else None
 
 
+def _legends(drawing: go.Figure) -> dict[str, Any]:
+    """Each panel's legend stands on top of it."""
+    tops = [drawing.layout[f"yaxis{row if row > 1 else ''}"].domain[1] for row in range(1, 5)]
+    return {f"legend{row}": {**paint.LEGEND, "y": top} for row, top in enumerate(tops, 1) if row > 1}
+
+
 def _gradient(drawing: go.Figure, report: Report) -> None:
     flow = report.measurements.gradient_flow
     estimates = [point.relative_gain for point in flow]
     gains = paint.values(estimates, positive=True)
     data = paint.state_data((point.state, point.name) for point in flow)
-    _line(drawing, 1, "gradient", [point.state - 0.5 for point in flow], gains, data, error_y=paint.errors(estimates))
+    _line(
+        drawing,
+        1,
+        "relative gradient gain",
+        [point.state - 0.5 for point in flow],
+        gains,
+        data,
+        error_y=paint.errors(estimates),
+    )
     paint.decade_axis(drawing, [1.0, *gains], row=1, col=1)
 
 
@@ -71,7 +86,7 @@ def _signal(drawing: go.Figure, report: Report) -> None:
     sizes = paint.values(estimates, positive=True)
     data = paint.state_data((state.index, state.name) for state in states)
     x = [state.index - 0.5 for state in states]
-    _line(drawing, 3, "signal", x, sizes, data, color=paint.ORANGE, error_y=paint.errors(estimates))
+    _line(drawing, 3, "RMS of the state", x, sizes, data, color=paint.ORANGE, error_y=paint.errors(estimates))
     paint.decade_axis(drawing, sizes, row=3, col=1)
 
 
@@ -87,8 +102,8 @@ def _exponents(drawing: go.Figure, report: Report) -> None:
         _line(drawing, 4, name, x, local, data, color=color)
     lyapunov = report.measurements.lyapunov
     for name, color, spectrum in (
-        ("leading QR exponent", paint.GREEN, lyapunov.qr),
-        ("leading finite-time exponent", paint.ORANGE, lyapunov.finite_time),
+        ("QR exponent", paint.GREEN, lyapunov.qr),
+        ("finite-time exponent", paint.ORANGE, lyapunov.finite_time),
     ):
         for value in paint.values(spectrum[:1]):
             if value is not None and x:
@@ -99,7 +114,7 @@ def _exponents(drawing: go.Figure, report: Report) -> None:
 
 
 def _line(
-    drawing: go.Figure, row: int, name: str, x: list[float], y: list[float | None], data: list[list[Any]] | None,
+    drawing: go.Figure, row: int, name: str, x: Sequence[float], y: list[float | None], data: list[list[Any]] | None,
     *, color: str = paint.BLUE, width: float = 1.6, dash: str = "solid", mode: str = "lines+markers", **more: Any,
 ) -> None:  # fmt: skip
     """One series of panel `row`; nothing where it has no number."""
@@ -107,7 +122,8 @@ def _line(
         more.setdefault("hovertemplate", paint.hover(name))
         trace = go.Scatter(
             x=x, y=y, name=name, mode=mode, customdata=data,
-            line={"color": color, "width": width, "dash": dash}, marker={"size": 4 if len(x) > 60 else 6}, **more,
+            line={"color": color, "width": width, "dash": dash}, marker={"size": 4 if len(x) > 60 else 6},
+            legend="legend" if row == 1 else f"legend{row}", **more,
         )  # fmt: skip
         drawing.add_trace(trace, row=row, col=1)
 

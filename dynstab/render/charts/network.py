@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dynstab.core.measurements import StepMeasurement
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 from dynstab.render.numbers import natural_log
 
 TITLE = "The network"
@@ -32,14 +32,21 @@ def figure(report: Report) -> go.Figure | None:
     graph = graph_of(report)
     rows = 1 + (len(report.system.steps) - 1) // ROW
     drawing = paint.figure(height=110 + 64 * rows, showlegend=False)
-    drawing.add_trace(_lines([_straight(graph, *edge) for edge in graph.edges if not _is_skip(graph, edge)],))
+    drawing.update_layout(margin={"l": 8, "r": 8, "t": 24, "b": 8})
+    drawing.add_trace(
+        _lines(
+            [_straight(graph, *edge) for edge in graph.edges if not _is_skip(graph, edge)],
+        )
+    )
     arcs = [_arc(graph, *edge) for edge in graph.edges if _is_skip(graph, edge)]
     drawing.add_trace(_lines(arcs, color=paint.GREEN))
     drawing.add_trace(_states(graph))
     for squares in _steps(graph):
         if squares.x:
             drawing.add_trace(squares)
-    drawing.update_xaxes(visible=False, range=[-0.8, min(ROW, len(report.system.steps)) + 0.3])
+    for row in range(rows):
+        drawing.add_annotation(x=-0.3, y=-row, text=str(ROW * row), showarrow=False, xanchor="right", opacity=0.7)
+    drawing.update_xaxes(visible=False, range=[-1.0, min(ROW, len(report.system.steps)) + 0.3])
     drawing.update_yaxes(visible=False, range=[-rows + 0.25, 0.75])
     places = {str(index): graph.nodes[kind, index]["at"] for kind, index in graph.nodes if kind == "step"}
     paint.link(drawing, kind="ring", places=places, reach=[0.4, 0.2])

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from dynstab.core.estimate import Label
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 from dynstab.render.numbers import MEANINGS
 from dynstab.render.table import usual_label
 
@@ -38,12 +38,13 @@ def figure(report: Report) -> go.Figure | None:
         meaning = f" ({MEANINGS[usual].split(' (')[0]})" if usual and usual is not Label.EXACT else ""
         drawing.add_scatter(
             x=[point.state - 0.5 for point in flow], y=gains, name=words + meaning, customdata=data,
-            hovertemplate=paint.hover(words), error_y=paint.errors(estimates), mode="lines+markers",
+            hovertemplate=paint.hover(words), error_y=paint.errors(estimates),
+            mode="lines+markers" if field == "gain" else "lines",
             line={"color": color, "dash": dash, "width": 1.8}, marker={"size": 4},
         )  # fmt: skip
         scale += gains if field in ("gain", "upper") else []
     if not drawing.data:
         return None
-    paint.decade_axis(drawing, scale, title_text="‖δ at the state‖ / ‖δ at the output‖")
+    paint.decade_axis(drawing, scale, title_text="gain from the output")
     paint.depth_axis(drawing, report)
     return drawing

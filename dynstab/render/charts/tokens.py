@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from dynstab.core.report import Report
-from dynstab.render.figures import paint
+from dynstab.render.charts import paint
 
 TITLE = "Rank and similarity of tokens"
 ABOUT = (

@@ -1,0 +1,73 @@
+"""Every architecture that transformers registers, as a small model with random weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import transformers.models.auto.modeling_auto as auto
+from shrink import Variant, small
+from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+
+_LARGEST = 30_000_000  # parameters
+_VARIANTS = (Variant(), Variant(key_value_heads=4), Variant(key_value_heads=4, width=96), Variant(side=64))
+
+
+class NotSmall(Exception):
+    """No small model of this architecture comes from the rules; the message says why in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A model type of the registry with the first class that the automatic mappings name for it."""
+
+    family: str
+    task: str
+
+
+def architectures() -> Iterator[Architecture]:
+    """One entry for every model type: its bare model, or else the first task that has a class."""
+    tasks = [name for name in vars(auto) if name.startswith("MODEL_FOR_") and name.endswith("_MAPPING")]
+    for family in CONFIG_MAPPING_NAMES:
+        for task in ("MODEL_MAPPING", *sorted(tasks)):
+            if family in getattr(auto, f"{task}_NAMES", ()):
+                yield Architecture(family=family, task=task)
+                break
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """The first variant of the small configuration that makes a model, in eval mode, seeded.
+
+    Raises:
+        NotSmall: the architecture needs a package that is not installed, or no variant makes a small model.
+    """
+    reasons: list[str] = []
+    for variant in _VARIANTS:
+        try:
+            return _model(architecture, variant)
+        except ImportError as error:
+            raise NotSmall(f"needs a package that is not installed: {_line(error)}") from error
+        except Exception as error:  # whatever a configuration says to sizes that it does not like
+            reasons.append(_line(error))
+    raise NotSmall(reasons[0])
+
+
+def _model(architecture: Architecture, variant: Variant) -> nn.Module:
+    config = small(CONFIG_MAPPING[architecture.family], variant)
+    kind = getattr(auto, architecture.task)[type(config)]
+    kind = kind[0] if isinstance(kind, tuple | list) else kind
+    with contextlib.redirect_stdout(io.StringIO()):
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in kind(config).parameters())
+        if size > _LARGEST:
+            raise NotSmall(f"{size / 1e6:.0f} million parameters after the rules")
+        torch.manual_seed(0)
+        return kind(config).eval()
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -1,0 +1,163 @@
+"""A small configuration of any architecture, by rules on the names of its fields.
+
+No rule knows a model: a field called `hidden_size` or `n_embd` is a width wherever it stands, nested
+configurations are made small by the same rules, and lists with one entry a layer are cut to the
+number of layers with every kind of entry kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig
+
+LAYERS, VOCABULARY = 2, 256
+_MOST_KINDS = 4  # layers of a hybrid, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Sizes: where an architecture refuses one set (grouped queries, a width not divisible by 3), another may do."""
+
+    width: int = 64
+    heads: int = 4
+    key_value_heads: int = 2
+    side: int = 32
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The most that is kept of each kind of field in `_KINDS`."""
+        return {
+            "layers": LAYERS,
+            "key-value heads": self.key_value_heads,
+            "heads": self.heads,
+            "rotary width": self.width // self.heads // 2,
+            "head width": self.width // self.heads,
+            "inner width": 3 * self.width // 2,
+            "rank": 16,
+            "experts": 4,
+            "experts per token": 2,
+            "expert groups": 1,
+            "vocabulary": VOCABULARY,
+            "queries": 8,
+            "width": self.width,
+        }
+
+
+# The first pattern that matches the whole name of a field decides its kind.
+_KINDS = {
+    "layers": r"(.*_)?(num_hidden_layers|num_layers|n_layers?|depth|(en|de)coder_layers|num_(en|de)coder_layers"
+    r"|num_blocks|num_res_blocks)|[lxr]_layers|(.*_)?(encoder|decoder|memory|resampler|qformer|speech)_(.*_)?layers",
+    "key-value heads": r"(.*_)?(num|n)_(key_value|kv)_heads|num_(key_value|kv)_groups|multi_query_group_num",
+    "heads": r"(.*_)?heads?",
+    "rotary width": r"(.*_)?rope_head_dim|rotary_dim",
+    "head width": r"(.*_)?(head_dim|d_kv|d_head|attention_head_size|kv_channels|head_size)",
+    "inner width": r"(.*_)?(intermediate|inner|ffn|ff|mlp|feed_?forward)(_.*)?_(size|dim|channels)|n_inner|d_ff"
+    r"|dim_feedforward|ffn_dim|mlp_dim",
+    "rank": r"(.*_)?(rank|lora_dim)",
+    "experts": r".*num_(local_|routed_|total_)?experts|n_routed_experts|moe_num_experts|.*zero_expert(s|_num)",
+    "experts per token": r"(moe_)?(num_experts_per_(tok|token)|top_?k|topk)|moe_k|.*_topk|.*_top_k",
+    "expert groups": r"n_group|topk_group",
+    "vocabulary": r".*vocab_size|.*codebook_size|num_embeddings",
+    "queries": r"(.*_)?(num_(object_)?queries|num_query_tokens|n_latents|num_latents|num_query|num_denoising)",
+    "width": r"(.*_)?(hidden|model|embedding|embeddings|embed|projection|proj|projector|output|encoder|decoder|fusion)"
+    r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim",
+}
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
+_SIDE = re.compile(r"(.*_)?(image_size|input_size|train_size)")
+_DEPTHS = re.compile(r"depths|.*num_blocks|blocks_per_stage|.*numb_of_layers|block_sizes|num_block_repeats|layers")
+_WIDTH_LIST = re.compile(r".*(hidden|embed|channel|dim|width|size).*")
+_LAYER_LIST = re.compile(r".*(layers|ind(ex|ic)es|indexes|ids|idxs)")
+_TOKEN = re.compile(r".*(token|tok)_(id|index|idx)|.*_(bos|eos|pad|cls)_id|(bos|eos|pad)_index")
+
+
+def is_layer_count(name: str) -> bool:
+    """Whether a field of this name says how many layers there are."""
+    return bool(_PATTERNS["layers"].fullmatch(name))
+
+
+def small(kind: type[PretrainedConfig], variant: Variant) -> PretrainedConfig:
+    """The small configuration of a class.
+
+    Raises:
+        Exception: whatever the class says to sizes that it does not accept.
+    """
+    return _Shrinker(kind(), variant).config()
+
+
+class _Shrinker:
+    def __init__(self, config: PretrainedConfig, variant: Variant) -> None:
+        self.kind, self.variant = type(config), variant
+        self.fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+        counts = [v for name, v in self.fields.items() if is_layer_count(name) and isinstance(v, int)]
+        self.depth = max(counts, default=0)
+        lists = [v for v in self.fields.values() if isinstance(v, list | tuple)]
+        self.kept = _covering([v for v in lists if len(v) == self.depth > LAYERS])
+
+    def config(self) -> PretrainedConfig:
+        changed = {name: new for name, old in self.fields.items() if (new := self.value(name, old)) is not old}
+        return self.kind(**{**changed, **self.tokens()})
+
+    def value(self, name: str, value: Any) -> Any:
+        """The small value of a field, the same object where it stays."""
+        if isinstance(value, PretrainedConfig):
+            return _Shrinker(value, self.variant).config()
+        if isinstance(value, dict):
+            new = {key: self.value(str(key), item) for key, item in value.items()}
+            return value if new == value else new
+        if isinstance(value, list | tuple):
+            new = self.entries(name, list(value))
+            return value if new == list(value) else type(value)(new)
+        if isinstance(value, int) and not isinstance(value, bool):
+            new = self.integer(name, value)
+            return value if new == value else new
+        return value
+
+    def integer(self, name: str, value: int) -> int:
+        if _SIDE.fullmatch(name) and value >= 28:
+            return self.variant.side
+        if name.endswith("patch_size") and value > 8:
+            return 8
+        if is_layer_count(name) and value == self.depth:
+            return min(value, len(self.kept))
+        for kind, pattern in _PATTERNS.items():
+            if pattern.fullmatch(name):
+                return min(value, self.variant.limits[kind])
+        return value
+
+    def entries(self, name: str, values: list[Any]) -> list[Any]:
+        if len(values) == self.depth > LAYERS:
+            values = [values[i] for i in self.kept]
+        if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            return values
+        if _SIDE.fullmatch(name):
+            return [self.variant.side for _ in values]
+        if name == "mrope_section":
+            return [2, 3, 3]
+        if _DEPTHS.fullmatch(name):
+            return [min(value, LAYERS) for value in values]
+        if _LAYER_LIST.fullmatch(name) and self.depth:
+            return [value for value in values if value < len(self.kept)] or [len(self.kept) - 1]
+        widths = _WIDTH_LIST.fullmatch(name) and min(values) >= 16 and max(values) > self.variant.width
+        return [max(16, 16 * round(2 * value / values[0])) for value in values] if widths else values
+
+    def tokens(self) -> dict[str, int]:
+        """Special tokens stay different from each other and inside the vocabulary."""
+        far = [name for name, value in self.fields.items() if _TOKEN.fullmatch(name) and _largest(value) >= VOCABULARY]
+        return {name: VOCABULARY - 1 - i for i, name in enumerate(far)}
+
+
+def _largest(value: Any) -> int:
+    values = value if isinstance(value, list | tuple) else [value]
+    return max((v for v in values if isinstance(v, int)), default=-1)
+
+
+def _covering(per_layer: list[Any]) -> list[int]:
+    """Layers to keep, in order: the first of each kind, and at least `LAYERS` of them."""
+    first: dict[str, int] = {}
+    for i, kinds in enumerate(zip(*per_layer, strict=True) if per_layer else ()):
+        first.setdefault(repr(kinds), i)
+    kept = sorted(first.values())[:_MOST_KINDS]
+    return kept if len(kept) >= LAYERS else sorted({*kept, *range(LAYERS)})[:LAYERS]
