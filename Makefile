@@ -14,13 +14,14 @@ WORKERS ?= 2
 SCRATCH ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench reports clean
+.PHONY: help demo test check bench truth reports clean
 
 help:
 	@echo "make demo    train two small networks, analyze both, write reports to $(SCRATCH)/"
 	@echo "make test    all tests"
 	@echo "make check   ruff, pyright, import-linter"
 	@echo "make bench   speed, against the limit and against plain torch.func"
+	@echo "make truth   laws with known answers, into reports/truth.md"
 	@echo "make reports the committed reports again, from the models that reports/make.py builds"
 
 demo: $(VENV)/.dynstab-demo
@@ -37,6 +38,9 @@ check: $(VENV)/.dynstab-test,dev
 
 bench: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py
+
+truth: $(VENV)/.dynstab-test
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/truth/truth.py
 
 reports: $(VENV)/.dynstab-test
 	@$(BIN)/python reports/make.py

@@ -57,7 +57,7 @@ def analyze(
     except StateError as error:
         if config.states:
             raise
-        return _nothing_to_measure(target, str(error))
+        return _nothing_to_measure(target, str(error), started)
     cotangent = loss_cotangent(system, loss) if loss else None
     measurements = measure(
         system.trajectory,
@@ -94,13 +94,12 @@ def _described(target: Target, system: DepthSystem) -> SystemInfo:
     return system_info(system.trajectory, target.inputs.description, target.loaded.notes)
 
 
-def _nothing_to_measure(target: Target, reason: str) -> Report:
+def _nothing_to_measure(target: Target, reason: str, started: float) -> Report:
     """A report that says why there is nothing to measure."""
     nothing = Trajectory(kind="depth", states=(), steps=(), notes=(reason,))
     system = system_info(nothing, target.inputs.description, target.loaded.notes)
-    return _judged(
-        target, _provenance(target, [nothing], time.perf_counter(), Measurements()), system, (), Measurements()
-    )
+    measurements = Measurements()
+    return _judged(target, _provenance(target, [nothing], started, measurements), system, (), measurements)
 
 
 def _judged(

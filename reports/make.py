@@ -24,8 +24,8 @@ def gpt2_small(folder: Path) -> list[str]:
     """GPT-2 small's architecture: 12 blocks of width 768, at 64 tokens."""
     from transformers import AutoModelForCausalLM, GPT2Config
 
-    AutoModelForCausalLM.from_config(GPT2Config()).save_pretrained(folder / "gpt2")
-    return [str(folder / "gpt2"), "--input", "input_ids=randint:8,64:0..50257"]
+    AutoModelForCausalLM.from_config(GPT2Config()).save_pretrained(folder / "gpt2-small")
+    return ["gpt2-small", "--input", "input_ids=randint:8,64:0..50257"]
 
 
 def llama(folder: Path) -> list[str]:
@@ -36,7 +36,7 @@ def llama(folder: Path) -> list[str]:
         num_hidden_layers=8, hidden_size=128, intermediate_size=344, num_attention_heads=4, vocab_size=1000
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "llama")
-    return [str(folder / "llama")]
+    return ["llama"]
 
 
 def bert(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def bert(folder: Path) -> list[str]:
 
     config = BertConfig(num_hidden_layers=12, hidden_size=128, intermediate_size=512, num_attention_heads=4)
     AutoModel.from_config(config).save_pretrained(folder / "bert")
-    return [str(folder / "bert")]
+    return ["bert"]
 
 
 def vit(folder: Path) -> list[str]:
@@ -56,7 +56,7 @@ def vit(folder: Path) -> list[str]:
         num_hidden_layers=12, hidden_size=192, intermediate_size=768, num_attention_heads=3, image_size=32, patch_size=8
     )
     AutoModelForImageClassification.from_config(config).save_pretrained(folder / "vit")
-    return [str(folder / "vit")]
+    return ["vit"]
 
 
 def resnet18(folder: Path) -> list[str]:
@@ -65,7 +65,7 @@ def resnet18(folder: Path) -> list[str]:
 
     torch.save(build().state_dict(), folder / "resnet18.pt")
     reference = f"{HERE.parent / 'tests' / 'zoo.py'}:resnet18"
-    return [str(folder / "resnet18.pt"), "--model", reference, "--input", "randn:8,3,64,64"]
+    return ["resnet18.pt", "--model", reference, "--input", "randn:8,3,64,64"]
 
 
 def exploding_mlp(folder: Path) -> list[str]:
@@ -76,8 +76,8 @@ def exploding_mlp(folder: Path) -> list[str]:
         nn.init.normal_(linear.weight, std=1.1 * (2 / 128) ** 0.5)
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.ReLU()]
-    torch.save(nn.Sequential(*layers), folder / "mlp.pt")
-    return [str(folder / "mlp.pt"), "--input", "randn:8,128"]
+    torch.save(nn.Sequential(*layers), folder / "exploding.pt")
+    return ["exploding.pt", "--input", "randn:8,128"]
 
 
 def trained_transformer(folder: Path) -> list[str]:
@@ -97,7 +97,7 @@ def trained_transformer(folder: Path) -> list[str]:
     _train(model, images, labels)
     torch.save(model, folder / "digits.pt")
     torch.save(images[:8].clone(), folder / "images.pt")
-    return [str(folder / "digits.pt"), "--input", f"@{folder / 'images.pt'}"]
+    return ["digits.pt", "--input", "@images.pt"]
 
 
 def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -129,7 +129,10 @@ def main(names: list[str]) -> None:
             command = MODELS[name](Path(folder))
             files = ["--json", str(HERE / f"{name}.json")]
             done = subprocess.run(
-                [sys.executable, "-m", "dynstab", "analyze", *command, *files], capture_output=True, text=True
+                [sys.executable, "-m", "dynstab", "analyze", *command, *files],
+                cwd=folder,
+                capture_output=True,
+                text=True,
             )
             print(name, "\n".join(done.stdout.splitlines()[:4]) or done.stderr, sep="\n", flush=True)
             done.check_returncode()

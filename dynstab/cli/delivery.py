@@ -45,11 +45,8 @@ class Delivery:
         """
         severity, codes = _fail_on(options.pop("fail_on"))
         json, html = options.pop("json"), options.pop("html")
-        for option, file in (("json", json), ("html", html)):
-            if file not in (None, "-") and not Path(file).parent.is_dir():
-                raise ConfigError(
-                    f"there is no folder {Path(file).parent} for --{option} {file}", remedy="make it first"
-                )
+        require_folder("json", json)
+        require_folder("html", html)
         return cls(
             format=options.pop("format"),
             json=json,
@@ -91,6 +88,17 @@ class Delivery:
     def _fails(self, flag: Flag) -> bool:
         severe = self.severity is not None and flag.severity.rank >= self.severity.rank
         return severe or flag.code in self.codes
+
+
+def require_folder(option: str, file: str | None) -> None:
+    """The folder of a file that an option names must be there before hours of work.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if file not in (None, "-") and not Path(file).parent.is_dir():
+        got = f"there is no folder {Path(file).parent} for --{option} {file}"
+        raise ConfigError(got, remedy="make it first")
 
 
 def _rules_run(report: Report) -> tuple[Rule, ...]:

@@ -56,8 +56,7 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-target_options = _all(
-    click.argument("target"),
+model_options = _all(
     click.option(
         "--model", metavar="REF", help="Architecture for a file of weights: package.module:factory or file.py:factory."
     ),
@@ -73,6 +72,8 @@ target_options = _all(
         "--allow-global", metavar="NAME", multiple=True, help="Let a pickle name this class or function. Repeatable."
     ),
 )
+
+target_options = _all(click.argument("target"), model_options)
 
 config_options = _all(
     click.option("-k", type=click.IntRange(min=1), show_default="8", help="Exponents and singular values."),
@@ -110,6 +111,14 @@ rule_options = _all(
     click.option("--ignore", metavar="CODES", multiple=True, callback=_words, help="All rules but these."),
 )
 
+assets_option = click.option(
+    "--assets",
+    type=click.Choice(["inline", "shared"]),
+    default="inline",
+    show_default=True,
+    help="The charts' script inside each HTML page, or once beside the pages of a folder.",
+)
+
 report_options = _all(
     click.option(
         "--format",
@@ -120,13 +129,7 @@ report_options = _all(
     ),
     click.option("--json", metavar="FILE|-", help="Write report.json there; - for stdout, in place of --format."),
     click.option("--html", metavar="FILE", help="Write the report as an HTML page there."),
-    click.option(
-        "--assets",
-        type=click.Choice(["inline", "shared"]),
-        default="inline",
-        show_default=True,
-        help="The charts' script inside each HTML page, or once beside the pages of a folder.",
-    ),
+    assets_option,
     click.option("--all-steps", is_flag=True, help="Show every step, unremarkable ones too."),
     click.option(
         "--fail-on",

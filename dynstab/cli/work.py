@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,6 +28,20 @@ def analyze_target(options: dict[str, Any]) -> Report:
     loaded, inputs = _loaded(options, config)
     with progress_on(messages()) as progress:
         return analyze(loaded, inputs, config=config, loss=loss, progress=progress)
+
+
+def report_of(options: dict[str, Any]) -> Report:
+    """The report that the target is, or that an analysis of the target gives."""
+    path = Path(options["target"])
+    if path.is_file() and _is_json(path):
+        return Report.load(path)
+    return analyze_target({"loss": None, **options})
+
+
+def _is_json(path: Path) -> bool:
+    """No format of a model begins with a brace."""
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
 
 
 def inspect_target(options: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ class DynstabError(Exception):
     def __init__(self, got: str, *, expected: str = "", remedy: str = "") -> None:
         self.got, self.expected, self.remedy = got, expected, remedy
         parts = [got, f"expected {expected}" if expected else "", remedy]
-        super().__init__("; ".join(part.rstrip(".") for part in parts if part) + ".")
+        sentence = "; ".join(part if part.endswith("...") else part.rstrip(".") for part in parts if part)
+        super().__init__(sentence if sentence.endswith("...") else sentence + ".")
 
 
 class ConfigError(DynstabError):

@@ -137,7 +137,7 @@ class Report(Frozen):
             )
         return report
 
-    def to_html(self, path: str | os.PathLike[str], *, assets: Literal["inline", "shared"] = "inline") -> None:
+    def to_html(self, path: str | os.PathLike[str], *, assets: str = "inline") -> None:
         """Write the report as one HTML page that opens offline, with the documentation of the rules that were run.
 
         Args:

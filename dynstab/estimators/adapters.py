@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dynstab.estimators.orthogonal import HALF
 from dynstab.linear.operator import LinearOperator
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 class Transposed(LinearOperator):
@@ -42,7 +41,7 @@ class Promoted(LinearOperator):
 
 def workable(operator: LinearOperator) -> LinearOperator:
     """The operator in a dtype in which orthogonal bases can be kept."""
-    return Promoted(operator) if operator.dtype in _HALF else operator
+    return Promoted(operator) if operator.dtype in HALF else operator
 
 
 def rounding_of(operator: LinearOperator) -> float:

@@ -1,6 +1,6 @@
 """Finite-time exponents of a chain, Lambda_i = (1/L) ln sigma_i(J_{L-1} ... J_0).
 
-Exactly from the dense chain: R factors of a full frame, then product QR. Matrix-free the leading ones, in
+Exactly from the dense chain by product QR. Matrix-free the leading ones, in
 two ways that complement each other. Block Golub-Kahan on the product finds singular values that are close
 to each other, down to eps * sigma_1. Below that, forward-backward pairs: a frame is carried forth by QR,
 its image back by the transposed chain, and again; the subspace converges like (sigma_{k+1} / sigma_i)^2 a
@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from dynstab.estimators.orthogonal import complete, extend, random_frame
 from dynstab.estimators.product_qr import log_singular_values
 from dynstab.estimators.qr import FrameWalk
 from dynstab.estimators.result import Result, blank
-from dynstab.linear.operator import DenseOperator, LinearOperator
+from dynstab.linear.operator import LinearOperator
 
 
 def dense_log_singular_values(operators: Sequence[LinearOperator]) -> Result:
@@ -39,22 +40,11 @@ def dense_log_singular_values(operators: Sequence[LinearOperator]) -> Result:
     """
     if not operators:
         raise ValueError("exponents need at least one step")
-    first = operators[0]
-    frame = random_frame(first.samples, first.cols, first.cols, seed=0, dtype=torch.float64, device=first.device)
     # What the steps' own dtype cannot tell from zero is a lost direction, in float64 too.
-    walk = FrameWalk(frame, memory_limit=2**62, floor=16 * torch.finfo(first.dtype).eps)
-    products = 0
-    for operator in operators:
-        walk.push(DenseOperator(matrices_of(operator).double()))
-        products += min(operator.shape)
-    found = log_singular_values(walk.finish().factors)
-    return Result(
-        values=found.values,
-        errors=found.errors,
-        label=found.label,
-        method=f"dense chain, {found.method}",
-        products=products,
-        outcome=found.outcome,
+    floor = 16 * torch.finfo(operators[0].dtype).eps
+    found = log_singular_values([matrices_of(operator) for operator in operators], floor=floor)
+    return replace(
+        found, method=f"dense chain, {found.method}", products=sum(min(operator.shape) for operator in operators)
     )
 
 

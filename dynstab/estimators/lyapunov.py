@@ -12,11 +12,10 @@ from dynstab.core.errors import ConfigError
 from dynstab.core.estimate import CONVERGED
 from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
 from dynstab.estimators.orbit import MapOrbit, Orbit, Recurrence
-from dynstab.estimators.orthogonal import random_frame
+from dynstab.estimators.orthogonal import HALF, random_frame
 from dynstab.estimators.product_qr import log_singular_values
 from dynstab.estimators.qr import LONGEST_INTERVAL, FrameWalk, QRExponents
 
-_HALF = (torch.float16, torch.bfloat16)
 _FINITE_TIME_ACCURACY = 1e-4  # per step, at the worst
 
 
@@ -88,7 +87,7 @@ def orbit_spectrum(
 ) -> LyapunovSpectrum:
     """The spectrum along any orbit, per unit of its time."""
     watch, size = Recurrence(orbit.state), orbit.state.numel()
-    dtype = torch.float32 if orbit.state.dtype in _HALF else orbit.state.dtype
+    dtype = torch.float32 if orbit.state.dtype in HALF else orbit.state.dtype
     frame = random_frame(1, size, min(k or size, size), seed=seed, dtype=dtype, device=orbit.state.device)
     for _ in range(discard - discard // 2):
         orbit.advance()

@@ -33,11 +33,6 @@ def henrici_departure(matrices: Tensor, eigenvalues: Result) -> Result:
     return blank(_derived(eigenvalues, values, errors, "Henrici departure"), non_finite_samples(matrices))
 
 
-def numerical_abscissa(symmetric_extremes: Result) -> Result:
-    """max Re x^H A x over unit x, (samples, 1): the largest eigenvalue of (A + A^T)/2."""
-    return symmetric_extremes.column(0)
-
-
 def transient_growth(matrices: Tensor, *, powers: int = 64) -> Result:
     """max over 1 <= k <= powers of ||A^k||, (samples, 1), a lower bound of the supremum over all k.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def random_frame(samples: int, size: int, k: int, *, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -27,7 +27,7 @@ def orthonormalise(block: Tensor) -> tuple[Tensor, Tensor]:
     LAPACK on the CPU. On an accelerator, where batched Householder QR is slow, two rounds of Cholesky
     of a float64 Gram matrix; Householder QR again where that matrix is not positive definite.
     """
-    work = block.float() if block.dtype in _HALF else block
+    work = block.float() if block.dtype in HALF else block
     if work.is_cuda and block.shape[1] >= block.shape[2]:
         q, r = _cholesky_qr(work.double())
     else:

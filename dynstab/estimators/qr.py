@@ -55,6 +55,7 @@ def qr_exponents(
     frame: Tensor | None = None,
     keep_factors: bool = True,
     longest: int | None = None,
+    floor: float | None = None,
     seed: int = 0,
 ) -> QRExponents:
     """Exponents of the chain of operators, given in the order in which they act.
@@ -63,6 +64,7 @@ def qr_exponents(
         k: how many; None is the full spectrum. frame: the first Q (samples, cols, k), random by default.
         longest: steps between two factorisations at most; by default at least 20 intervals are made,
             so that the standard errors mean something.
+        floor: see `FrameWalk`; by default 16 times the rounding of the operators' dtype.
 
     Raises:
         ValueError: no operator.
@@ -75,7 +77,8 @@ def qr_exponents(
         frame = random_frame(first.samples, first.cols, width, seed=seed, dtype=dtype, device=first.device)
     if longest is None:
         longest = min(LONGEST_INTERVAL, max(1, len(operators) // 20))
-    walk = FrameWalk(frame, keep_factors=keep_factors, longest=longest, floor=16 * torch.finfo(first.dtype).eps)
+    floor = 16 * torch.finfo(first.dtype).eps if floor is None else floor
+    walk = FrameWalk(frame, keep_factors=keep_factors, longest=longest, floor=floor)
     for operator in operators:
         walk.push(operator)
     return walk.finish()

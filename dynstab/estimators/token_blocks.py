@@ -1,8 +1,7 @@
 """Eigenvalues and determinant from diagonal blocks.
 
 A causal transformer's Jacobian is block lower triangular in the tokens: its eigenvalues are the union
-of those of the T diagonal blocks of d x d, and its determinant is the product of theirs. The blocks of a
-product of such Jacobians are the products of the blocks.
+of those of the T diagonal blocks of d x d, and its determinant is the product of theirs.
 
 References:
     Golub & Van Loan (2013), Matrix Computations, section 7.1 (block triangular matrices).
@@ -61,14 +60,6 @@ def block_log_determinant(blocks: Tensor, *, products: int = 0) -> Result:
         products=products,
         outcome=each.outcome.replace("inputs", "blocks"),
     )
-
-
-def multiply_blocks(chain: tuple[Tensor, ...]) -> Tensor:
-    """Diagonal blocks of a product of block triangular matrices, given in the order in which they act."""
-    product = chain[0]
-    for blocks in chain[1:]:
-        product = blocks @ product
-    return product
 
 
 def _flat(blocks: Tensor) -> tuple[int, int, Tensor]:

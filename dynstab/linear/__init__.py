@@ -1,0 +1,1 @@
+"""Trajectories and functions -> matrix-free operators: rules, tapes, chunks, token blocks."""

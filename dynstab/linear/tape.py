@@ -68,10 +68,6 @@ class Tape:
             self._routes = dict(counts + Counter({"rule": absorbed}))
         return dict(self._routes)
 
-    def drop(self) -> None:
-        """Forget the linearisation; the next sweep makes it again."""
-        self._program = None
-
     @torch.no_grad()
     def push(self, tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """J t: (k, *source shape) each -> (k, *target shape) each."""

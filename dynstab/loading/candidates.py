@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dynstab.loading.candidate import TOKENS, Candidate
+from dynstab.loading.configured import from_config
 from dynstab.loading.inputs import InputSpec
 
-_TOKENS = 16
 _IMAGE_SIDES = (32, 64, 224, 28, 16, 8, 128)
 _FIRST_LAYERS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One set of arguments and the fact that suggested it."""
-
-    specs: tuple[InputSpec, ...]
-    reason: str
 
 
 def candidates(module: nn.Module, samples: int) -> Iterator[Candidate]:
@@ -49,56 +41,6 @@ def _required_arguments(module: nn.Module) -> int:
     return max(1, sum(each.kind in positional and each.default is each.empty for each in parameters))
 
 
-def from_config(module: nn.Module, config: Any, samples: int) -> Iterator[Candidate]:
-    """What a Hugging Face model says of itself: its main input, the vocabulary, sizes of images and features."""
-    main = getattr(module, "main_input_name", "input_ids")
-    reason = f"the configuration of {config.model_type}"
-    text = _text(config, samples)
-    image = _image(config, samples)
-    decoder = (replace(text, name="decoder_input_ids"),) if getattr(config, "is_encoder_decoder", False) else ()
-    if main == "pixel_values":
-        yield Candidate(specs=(image, *decoder), reason=reason)
-        yield Candidate(specs=(image, replace(text, name="input_ids")), reason=reason)
-    elif main == "input_values":
-        yield Candidate(specs=(InputSpec(kind="randn", shape=(samples, 4000), name=main),), reason=reason)
-    elif main == "input_features":
-        yield from (Candidate(specs=(each, *decoder), reason=reason) for each in _features(config, samples, main))
-    else:
-        yield Candidate(specs=(replace(text, name=main), *decoder), reason=reason)
-        yield Candidate(specs=(replace(text, name=main), image), reason=reason)
-
-
-def _lookup(config: Any, *names: str, default: Any) -> Any:
-    """The first of several attributes, here or in the configuration of a part."""
-    parts = [config, *(getattr(config, part, None) for part in ("text_config", "vision_config", "audio_config"))]
-    for part in parts:
-        for name in names:
-            if getattr(part, name, None) is not None:
-                return getattr(part, name)
-    return default
-
-
-def _text(config: Any, samples: int) -> InputSpec:
-    positions = _lookup(config, "max_position_embeddings", "n_positions", "n_ctx", default=_TOKENS)
-    tokens = min(_TOKENS, positions) if isinstance(positions, int) and positions > 0 else _TOKENS
-    vocabulary = _lookup(config, "vocab_size", default=1000)
-    return InputSpec(kind="randint", shape=(samples, tokens), low=0, high=vocabulary)
-
-
-def _image(config: Any, samples: int) -> InputSpec:
-    side = _lookup(config, "image_size", default=224)
-    height, width = side if isinstance(side, list | tuple) else (side, side)
-    channels = _lookup(config, "num_channels", default=3)
-    return InputSpec(kind="randn", shape=(samples, channels, height, width), name="pixel_values")
-
-
-def _features(config: Any, samples: int, name: str) -> Iterator[InputSpec]:
-    bins = _lookup(config, "num_mel_bins", "feature_size", "input_feat_per_channel", default=80)
-    frames = 2 * _lookup(config, "max_source_positions", default=50)
-    yield InputSpec(kind="randn", shape=(samples, bins, frames), name=name)
-    yield InputSpec(kind="randn", shape=(samples, 50, bins), name=name)
-
-
 def from_layers(module: nn.Module, samples: int) -> Iterator[Candidate]:
     """What the first layers take, by the kind of layer and the shape of its weights."""
     found = [(name, each) for name, each in module.named_modules() if _kind(each) in _SHAPES]
@@ -114,13 +56,13 @@ def from_parameters(module: nn.Module, samples: int) -> Iterator[Candidate]:
     matrices = [(name, each) for name, each in module.named_parameters() if each.ndim == 2]
     for name, matrix in matrices[:_FIRST_LAYERS]:
         for size in dict.fromkeys((matrix.shape[1], matrix.shape[0])):
-            for shape in ((samples, size), (samples, _TOKENS, size)):
+            for shape in ((samples, size), (samples, TOKENS, size)):
                 yield Candidate(specs=(InputSpec(kind="randn", shape=shape),), reason=f"the parameter {name!r}")
     vectors = [(name, each) for name, each in module.named_parameters() if each.ndim == 1]
     for name, vector in vectors[:1]:
         spec = InputSpec(kind="randn", shape=(samples, *vector.shape))
         yield Candidate(specs=(spec,), reason=f"the parameter {name!r}")
-    yield Candidate(specs=(InputSpec(kind="randn", shape=(samples, _TOKENS)),), reason="no size that the model names")
+    yield Candidate(specs=(InputSpec(kind="randn", shape=(samples, TOKENS)),), reason="no size that the model names")
 
 
 def _kind(module: nn.Module) -> str:
@@ -142,7 +84,7 @@ def _noise(*shapes: tuple[int, ...]) -> Iterator[InputSpec]:
 
 def _linear(layer: nn.Module, n: int) -> Iterator[InputSpec]:
     size = _weight(layer).shape[-1]
-    return _noise((n, size), (n, _TOKENS, size))
+    return _noise((n, size), (n, TOKENS, size))
 
 
 def _convolution(layer: nn.Module, n: int) -> Iterator[InputSpec]:
@@ -164,14 +106,14 @@ def _grid(n: int, channels: int, dimensions: int) -> Iterator[InputSpec]:
 
 def _embedding(layer: nn.Module, n: int) -> Iterator[InputSpec]:
     rows = _weight(layer).shape[0]
-    for shape in ((n, _TOKENS), (n, 8), (n, 4), (n,)):
+    for shape in ((n, TOKENS), (n, 8), (n, 4), (n,)):
         yield InputSpec(kind="randint", shape=shape, low=0, high=rows)
 
 
 def _recurrent(layer: nn.Module, n: int) -> Iterator[InputSpec]:
     size = _weight(layer, "weight_ih_l0").shape[-1]
     batch_first = getattr(layer, "batch_first", True)
-    shapes = [(n, _TOKENS, size), (_TOKENS, n, size)]
+    shapes = [(n, TOKENS, size), (TOKENS, n, size)]
     return _noise(*(shapes if batch_first else shapes[::-1]))
 
 
@@ -182,13 +124,13 @@ def _cell(layer: nn.Module, n: int) -> Iterator[InputSpec]:
 def _attention(layer: nn.Module, n: int) -> Iterator[InputSpec]:
     attention = next((each for each in layer.modules() if _kind(each) == "MultiheadAttention"), layer)
     size = _weight(getattr(attention, "out_proj", attention)).shape[-1]
-    shapes = [(n, _TOKENS, size), (_TOKENS, n, size)]
+    shapes = [(n, TOKENS, size), (TOKENS, n, size)]
     return _noise(*(shapes if getattr(attention, "batch_first", True) else shapes[::-1]))
 
 
 def _normalised(layer: nn.Module, n: int) -> Iterator[InputSpec]:
     shape = tuple(_weight(layer).shape) or tuple(getattr(layer, "normalized_shape", ()))
-    return _noise((n, *shape), (n, _TOKENS, *shape))
+    return _noise((n, *shape), (n, TOKENS, *shape))
 
 
 def _batch_normalised(layer: nn.Module, n: int) -> Iterator[InputSpec]:

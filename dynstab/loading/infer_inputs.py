@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from dynstab.core.errors import InputError
-from dynstab.loading.candidates import Candidate, candidates
+from dynstab.loading.candidate import Candidate
+from dynstab.loading.candidates import candidates
 from dynstab.loading.inputs import make_inputs
 from dynstab.loading.loaded import Inputs, LoadedModel
 
@@ -36,7 +37,7 @@ def infer_inputs(loaded: LoadedModel, *, samples: int | None = None, seed: int =
         return loaded.inputs
     _refuse_lazy(loaded)
     rejected: list[str] = []
-    error = ""
+    first = ""
     for candidate in candidates(loaded.module, samples or _SAMPLES):
         words = " ".join(map(str, candidate.specs))
         if words in rejected:
@@ -47,10 +48,11 @@ def infer_inputs(loaded: LoadedModel, *, samples: int | None = None, seed: int =
         error = try_inputs(loaded.module, inputs)
         if not error:
             return _described(inputs, candidate, rejected)
+        first = first or error
         rejected.append(words)
     tried = "; ".join(rejected[:6]) + (f"; and {len(rejected) - 6} more" if len(rejected) > 6 else "")
     raise InputError(
-        f"{loaded.source} accepts none of the inputs tried ({tried}); the last answer was: {error}",
+        f"{loaded.source} accepts none of the inputs tried ({tried}); the answer to the first was: {first}",
         expected=_signature(loaded.module),
         remedy="give one with --input, e.g. --input randn:8,3,32,32 or --input input_ids=randint:8,16:0..1000",
     )

@@ -11,27 +11,6 @@ from dynstab.core.estimate import Estimate, Label
 from dynstab.measures.survey import Finding, Survey
 from dynstab.systems.trajectory import Activation, State
 
-# Where the derivative jumps. elu and selu are here for their general form: celu and elu(1) are smooth.
-KINKS: dict[str, tuple[float, ...]] = {
-    "relu": (0.0,),
-    "leaky_relu": (0.0,),
-    "prelu": (0.0,),
-    "rrelu": (0.0,),
-    "rrelu_with_noise": (0.0,),
-    "clamp_min": (0.0,),
-    "threshold": (0.0,),
-    "abs": (0.0,),
-    "selu": (0.0,),
-    "relu6": (0.0, 6.0),
-    "hardtanh": (-1.0, 1.0),
-    "hardsigmoid": (-3.0, 3.0),
-    "hardswish": (-3.0, 3.0),
-    "softshrink": (-0.5, 0.5),
-    "hardshrink": (-0.5, 0.5),
-}
-# Those whose output is zero on a half-line: a unit that stays there passes no gradient.
-RECTIFIERS = frozenset({"relu", "relu6", "threshold", "clamp_min"})
-
 
 def measure_activations(survey: Survey) -> Iterator[Finding]:
     """Dead and kinked units of every step."""
@@ -41,13 +20,8 @@ def measure_activations(survey: Survey) -> Iterator[Finding]:
         yield Finding("step", step.index, fields)
 
 
-def _op(activation: Activation) -> str:
-    """"relu_" and "aten.relu.default" are relu."""
-    return activation.kind.removeprefix("aten.").split(".")[0].rstrip("_")
-
-
 def _dead(activations: tuple[Activation, ...], states: tuple[State, ...]) -> Estimate:
-    rectifiers = [activation for activation in activations if _op(activation) in RECTIFIERS]
+    rectifiers = [activation for activation in activations if activation.rectifier]
     if not rectifiers:
         return Estimate.unmeasured("no rectifier in this step")
     silent = torch.cat([_silent_units(activation.output, states) for activation in rectifiers])
@@ -68,7 +42,7 @@ def _unit_dim(output: Tensor, states: tuple[State, ...]) -> int:
 
 
 def _kinked(activations: tuple[Activation, ...]) -> Estimate:
-    kinked = [activation for activation in activations if _op(activation) in KINKS]
+    kinked = [activation for activation in activations if activation.kinks]
     if not kinked:
         return Estimate.unmeasured("no activation with a kink in this step")
     hits = torch.cat([_at_kink(activation).flatten() for activation in kinked])
@@ -77,7 +51,7 @@ def _kinked(activations: tuple[Activation, ...]) -> Estimate:
 
 def _at_kink(activation: Activation) -> Tensor:
     hit = torch.zeros_like(activation.input, dtype=torch.bool)
-    for kink in KINKS[_op(activation)]:
+    for kink in activation.kinks:
         hit |= activation.input == kink
     return hit
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.estimators.dimension import kaplan_yorke_dimension
-from dynstab.estimators.finite_time import exponents, leading_log_singular_values
-from dynstab.estimators.product_qr import log_singular_values
+from dynstab.estimators.finite_time import dense_log_singular_values, exponents, leading_log_singular_values
 from dynstab.estimators.qr import qr_exponents
 from dynstab.estimators.result import Result
 from dynstab.estimators.summary import weakest
@@ -39,12 +38,12 @@ def measure_exponents(survey: Survey) -> Iterator[Finding]:
         return
     formed = [matrix for matrix in survey.spectral_matrices if matrix is not None]
     whole = len(formed) == len(steps)
-    operators = [DenseOperator(matrix.double()) for matrix in formed] if whole else [step.jacobian for step in steps]
+    operators = [DenseOperator(matrix) for matrix in formed] if whole else [step.jacobian for step in steps]
     length, k = len(steps), survey.config.k
 
     qr = _qr(operators, None if whole else k, survey.seed(_DRAW))
     yield Finding("lyapunov", 0, {"unit": _UNIT, "qr": _listed(qr, k)})
-    logs = log_singular_values([operator.dense() for operator in operators]) if whole else _sampled(operators, survey)
+    logs = dense_log_singular_values(operators) if whole else _sampled(operators, survey)
     if isinstance(logs, str):
         yield Finding("lyapunov", 0, {"expansion_sum": Estimate.unmeasured(logs, unit=_UNIT)})
         yield Finding("network", 0, {"smallest_singular_value": Estimate.unmeasured(logs)})
@@ -57,7 +56,10 @@ def measure_exponents(survey: Survey) -> Iterator[Finding]:
 
 
 def _qr(operators: Sequence[LinearOperator], k: int | None, seed: int) -> Result:
-    found = qr_exponents(operators, k, keep_factors=False, seed=seed)
+    # Formed Jacobians are walked in float64, but a direction is lost where their own dtype loses it.
+    floor = 16 * torch.finfo(operators[0].dtype).eps
+    precise = [DenseOperator(each.matrices.double()) if isinstance(each, DenseOperator) else each for each in operators]
+    found = qr_exponents(precise, k, keep_factors=False, floor=floor, seed=seed)
     smallest = min(min(operator.shape) for operator in operators)
     return found.with_values(found.values[:, :smallest], found.errors[:, :smallest])
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dynstab.core.comparison import Comparison
 from dynstab.core.errors import ConfigError
 from dynstab.core.report import Report
 from dynstab.render import formats as _formats
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import Console
 
-__all__ = ["figures", "formats", "notebook_html", "print_report", "render", "write_html"]
+__all__ = ["figures", "formats", "notebook_html", "print_report", "render", "write_comparison", "write_html"]
 
 
 def formats() -> list[str]:
@@ -69,6 +70,19 @@ def write_html(
     from dynstab.render.html.document import write
 
     write(render(report, "html", rules=rules, assets=assets), path, assets=assets)
+
+
+def write_comparison(comparison: Comparison, path: str | os.PathLike[str], *, assets: str = "inline") -> None:
+    """Write the HTML page of a comparison.
+
+    Raises:
+        ConfigError: no such way to ship assets.
+        ReportError: a file cannot be written.
+    """
+    from dynstab.render.html.comparison import page
+    from dynstab.render.html.document import write
+
+    write(page(comparison, assets=assets), path, assets=assets)
 
 
 def figures(report: Report) -> dict[str, go.Figure]:

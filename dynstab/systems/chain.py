@@ -6,8 +6,9 @@ step is `block(h, *recorded arguments)`. What comes before and after the list is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,10 +147,6 @@ def _trajectory(
     cause: DynstabError,
 ) -> Trajectory:
     layouts, coupled = find_layouts(values, [o.push_tensors for o in operators], None if batch is None else (0, batch))
-    routes: dict[str, int] = {}
-    for operator in operators:
-        for route, count in operator.routes.items():
-            routes[route] = routes.get(route, 0) + count
     names = [call.path for call in calls]
     return Trajectory(
         kind="depth",
@@ -177,7 +174,7 @@ def _trajectory(
         coupled=coupled,
         rung="module chain",
         notes=(f"only the blocks {names[0]} to {names[-1]} are analysed: {cause.got}",),
-        routes=routes,
+        routes=dict(sum((Counter(operator.routes) for operator in operators), Counter())),
     )
 
 
@@ -192,10 +189,8 @@ def _check_chain(functions: list[Callable[[Tensors], Tensors]], values: list[Ten
         got = [function(value)[0] for function, value in zip(functions, values, strict=False)]
     error = deviation(got, [value[0] for value in values[1:]])
     limit = tolerance(values[0][0].dtype)
-    return Check(
-        check="output equals eager", passed=error <= limit, error=error,
-        detail=f"every block on its own, {len(functions)} of them, limit {limit:g}",
-    )  # fmt: skip
+    detail = f"every block on its own, {len(functions)} of them, limit {limit:g}"
+    return Check(check="output equals eager", passed=error <= limit, error=error, detail=detail)
 
 
 def _check_gradient(
@@ -213,31 +208,27 @@ def _check_gradient(
         moving = operator.pull_tensors(moving)
     error = float((moving[0][0] - expected).norm() / expected.norm().clamp_min(1e-30))
     limit = 10 * tolerance(expected.dtype)
-    return Check(
-        check="product of the steps equals autograd", passed=error <= limit, error=error,
-        detail=f"from the last block to the first, limit {limit:g}",
-    )  # fmt: skip
+    detail = f"from the last block to the first, limit {limit:g}"
+    return Check(check="product of the steps equals autograd", passed=error <= limit, error=error, detail=detail)
 
 
-class _requires_grad(AbstractContextManager[list[Tensor]]):
-    """Makes the state that enters the first block a leaf that requires gradients; yields a list that will hold it."""
+@contextmanager
+def _requires_grad(call: Call) -> Iterator[list[Tensor]]:
+    """Makes the state that enters a block a leaf that requires gradients; yields a list that will hold it."""
+    leaf: list[Tensor] = []
 
-    def __init__(self, call: Call) -> None:
-        self.call, self.leaf = call, []
+    def enter(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if leaf:
+            return None
+        if args:
+            leaf.append(args[0].detach().requires_grad_())
+            return (leaf[0], *args[1:]), kwargs
+        name = next(iter(kwargs))
+        leaf.append(kwargs[name].detach().requires_grad_())
+        return args, {**kwargs, name: leaf[0]}
 
-    def __enter__(self) -> list[Tensor]:
-        def enter(_module: nn.Module, args: Any, kwargs: Any) -> Any:
-            if self.leaf:
-                return None
-            if args:
-                self.leaf.append(args[0].detach().requires_grad_())
-                return (self.leaf[0], *args[1:]), kwargs
-            name = next(iter(kwargs))
-            self.leaf.append(kwargs[name].detach().requires_grad_())
-            return args, {**kwargs, name: self.leaf[0]}
-
-        self.handle = self.call.module.register_forward_pre_hook(enter, with_kwargs=True)
-        return self.leaf
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.remove()
+    handle = call.module.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        yield leaf
+    finally:
+        handle.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,12 @@ from dynstab.linear.tape_operator import TapeOperator
 from dynstab.systems.chain import chain_system
 from dynstab.systems.cuts import find_cuts
 from dynstab.systems.dependence import Chain, Values, coarsest_dtype, find_chain, is_mixing, op_name
+from dynstab.systems.kinks import activation_of
 from dynstab.systems.plan import PlannedStep, plan_steps
 from dynstab.systems.samples import find_layouts, is_causal
 from dynstab.systems.segment import SegmentFunction
-from dynstab.systems.trajectory import Activation, State, Step, Trajectory
+from dynstab.systems.trajectory import State, Step, Trajectory
 from dynstab.systems.verify import check_adjoint, check_dependence, check_gradient
-
-_KINKED = {"relu", "leaky_relu", "hardtanh", "relu6", "hardswish", "hardsigmoid", "threshold", "clamp", "clamp_min"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +141,6 @@ def _assemble(
         )
         for i in range(len(cuts))
     )
-    routes: dict[str, int] = {}
-    for tape in tapes:
-        for route, count in tape.routes.items():
-            routes[route] = routes.get(route, 0) + count
     return Trajectory(
         kind="depth",
         time_unit="step",
@@ -155,7 +151,7 @@ def _assemble(
         causal=bool(planned) and is_causal(tensors, pushes, token_dims),
         rung=graph.rung,
         notes=(*graph.notes, *chain.notes),
-        routes=routes,
+        routes=dict(sum((Counter(tape.routes) for tape in tapes), Counter())),
     )
 
 
@@ -174,7 +170,7 @@ def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], 
         jacobian=TapeOperator(tape, source.layout, target.layout),
         function=function,
         residual_coefficient=step.alpha if same else None,
-        activations=tuple(_activations(step.nodes, values)),
+        activations=tuple(found for node in step.nodes if (found := activation_of(node, values))),
         block=step.block,
         parameters=tuple(graph.parameters[learned[node]] for node in used),
     )
@@ -190,18 +186,6 @@ def _upstream(node: fx.Node, learned: Mapping[fx.Node, str]) -> list[fx.Node]:
             found.append(argument)
         elif argument.op == "call_function" and len(argument.all_input_nodes) == 1:
             stack.extend(a for a in argument.all_input_nodes if op_name(a) in ("", "t", "transpose", "_to_copy"))
-    return found
-
-
-def _activations(nodes: tuple[fx.Node, ...], values: Values) -> list[Activation]:
-    """The pointwise nonlinearities with a kink."""
-    found = []
-    for node in nodes:
-        kind = op_name(node)
-        argument = node.args[0] if node.args else None
-        if kind in _KINKED and isinstance(argument, fx.Node) and isinstance(values[argument], Tensor):
-            name = node.meta.get("path") or node.name
-            found.append(Activation(name=name, kind=kind, input=values[argument], output=values[node]))
     return found
 
 

@@ -54,13 +54,19 @@ def _recomputed(source: tuple[fx.Node, ...], target: tuple[fx.Node, ...]) -> lis
 
 
 def relative_change(function: SegmentFunction, tensors: tuple[Tensor, ...], size: float) -> float:
-    """How much the output moves, relative to its largest entry, when the input moves by `size` at random."""
+    """How much the output moves, relative to its largest finite entry, when the input moves by `size` at random."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         before = function(tensors)
         noise = [torch.randn(t.shape, generator=generator, dtype=torch.float32).to(t) for t in tensors]
-        after = function(tuple(t + size * n * t.abs().mean() for t, n in zip(tensors, noise, strict=True)))
+        after = function(tuple(t + size * n * _typical(t) for t, n in zip(tensors, noise, strict=True)))
     return max(
-        float((a - b).abs().nan_to_num().max() / b.abs().max().clamp_min(1e-30))
+        float((a - b).abs().nan_to_num(0.0, 0.0).max() / b.abs().nan_to_num(0.0, 0.0).max().clamp_min(1e-30))
         for a, b in zip(after, before, strict=True)
     )
+
+
+def _typical(tensor: Tensor) -> Tensor:
+    """Mean magnitude of the finite entries; 1 where all are zero, so that these move too."""
+    size = tensor.abs().nan_to_num(0.0, 0.0).mean()
+    return size.where(size > 0, 1.0)

@@ -40,12 +40,20 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """A pointwise nonlinearity inside a step: `kind` is its op ("relu", "gelu"), values over all inputs."""
+    """A pointwise nonlinearity inside a step.
+
+    Attributes:
+        kind: its op, such as "relu". input, output: its values, over all inputs.
+        kinks: pre-activations at which its derivative jumps.
+        rectifier: its output is zero on a half-line.
+    """
 
     name: str
     kind: str
     input: Tensor
     output: Tensor
+    kinks: tuple[float, ...] = ()
+    rectifier: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +65,7 @@ class Step:
         jacobian: d target / d source at the source's value.
         function: the map itself, tensors of the source -> tensors of the target.
         activations: pointwise nonlinearities with a kink inside it.
-        block: what it belongs to ("transformer.h.3"). parameters: how many it uses.
+        block: what it belongs to ("transformer.h.3"). parameters: those that it uses.
     """
 
     index: int

@@ -13,8 +13,19 @@ from shrink import Variant, small
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
+from dynstab.core.errors import InputError
+from dynstab.loading import Inputs, LoadedModel, infer_inputs
+
 _LARGEST = 30_000_000  # parameters
-_VARIANTS = (Variant(), Variant(key_value_heads=4), Variant(key_value_heads=4, width=96), Variant(side=64))
+_VARIANTS = (
+    Variant(),
+    Variant(key_value_heads=4),
+    Variant(lists=False),
+    Variant(key_value_heads=4, width=96, head_width=24),
+    Variant(head_width=32),
+    Variant(fill=True),
+    Variant(side=64),
+)
 
 
 class NotSmall(Exception):
@@ -29,6 +40,14 @@ class Architecture:
     task: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A small model in eval mode with seeded weights, and inputs that dynstab made up for it."""
+
+    module: nn.Module
+    inputs: Inputs
+
+
 def architectures() -> Iterator[Architecture]:
     """One entry for every model type: its bare model, or else the first task that has a class."""
     tasks = [name for name in vars(auto) if name.startswith("MODEL_FOR_") and name.endswith("_MAPPING")]
@@ -39,21 +58,30 @@ def architectures() -> Iterator[Architecture]:
                 break
 
 
-def build(architecture: Architecture) -> nn.Module:
-    """The first variant of the small configuration that makes a model, in eval mode, seeded.
+def build(architecture: Architecture, samples: int) -> Built:
+    """The first variant of the small configuration that makes a model which accepts an input.
 
     Raises:
         NotSmall: the architecture needs a package that is not installed, or no variant makes a small model.
+        InputError: it accepts no input that dynstab makes up; the answer is that of the first variant.
     """
     reasons: list[str] = []
+    refusal: InputError | None = None
     for variant in _VARIANTS:
         try:
-            return _model(architecture, variant)
+            module = _model(architecture, variant)
+            return Built(module=module, inputs=infer_inputs(_loaded(module), samples=samples))
+        except InputError as error:
+            refusal = refusal or error
         except ImportError as error:
             raise NotSmall(f"needs a package that is not installed: {_line(error)}") from error
         except Exception as error:  # whatever a configuration says to sizes that it does not like
             reasons.append(_line(error))
-    raise NotSmall(reasons[0])
+    raise refusal or NotSmall(reasons[0])
+
+
+def _loaded(module: nn.Module) -> LoadedModel:
+    return LoadedModel(module=module, source=type(module).__name__, format="module", trusted=True)
 
 
 def _model(architecture: Architecture, variant: Variant) -> nn.Module:

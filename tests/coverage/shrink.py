@@ -19,12 +19,20 @@ _MOST_KINDS = 4  # layers of a hybrid, at most
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """Sizes: where an architecture refuses one set (grouped queries, a width not divisible by 3), another may do."""
+    """Sizes: where an architecture refuses one set (grouped queries, a width not divisible by 3), another may do.
+
+    Attributes:
+        side: of images, in pixels. fill: sizes that a configuration leaves open are given too.
+        lists: lists of widths are made small, too.
+    """
 
     width: int = 64
     heads: int = 4
     key_value_heads: int = 2
+    head_width: int = 16
     side: int = 32
+    fill: bool = False
+    lists: bool = True
 
     @property
     def limits(self) -> dict[str, int]:
@@ -32,9 +40,10 @@ class Variant:
         return {
             "layers": LAYERS,
             "key-value heads": self.key_value_heads,
+            "state-space heads": 2 * self.heads,
             "heads": self.heads,
-            "rotary width": self.width // self.heads // 2,
-            "head width": self.width // self.heads,
+            "rotary width": self.head_width // 2,
+            "head width": self.head_width,
             "inner width": 3 * self.width // 2,
             "rank": 16,
             "experts": 4,
@@ -42,6 +51,7 @@ class Variant:
             "expert groups": 1,
             "vocabulary": VOCABULARY,
             "queries": 8,
+            "frames": 64,
             "width": self.width,
         }
 
@@ -51,6 +61,7 @@ _KINDS = {
     "layers": r"(.*_)?(num_hidden_layers|num_layers|n_layers?|depth|(en|de)coder_layers|num_(en|de)coder_layers"
     r"|num_blocks|num_res_blocks)|[lxr]_layers|(.*_)?(encoder|decoder|memory|resampler|qformer|speech)_(.*_)?layers",
     "key-value heads": r"(.*_)?(num|n)_(key_value|kv)_heads|num_(key_value|kv)_groups|multi_query_group_num",
+    "state-space heads": r"mamba_(n|num)_heads",
     "heads": r"(.*_)?heads?",
     "rotary width": r"(.*_)?rope_head_dim|rotary_dim",
     "head width": r"(.*_)?(head_dim|d_kv|d_head|attention_head_size|kv_channels|head_size)",
@@ -62,10 +73,12 @@ _KINDS = {
     "expert groups": r"n_group|topk_group",
     "vocabulary": r".*vocab_size|.*codebook_size|num_embeddings",
     "queries": r"(.*_)?(num_(object_)?queries|num_query_tokens|n_latents|num_latents|num_query|num_denoising)",
+    "frames": r"max_source_positions",
     "width": r"(.*_)?(hidden|model|embedding|embeddings|embed|projection|proj|projector|output|encoder|decoder|fusion)"
     r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
+_OPEN = ("key-value heads", "head width", "vocabulary")
 _SIDE = re.compile(r"(.*_)?(image_size|input_size|train_size)")
 _DEPTHS = re.compile(r"depths|.*num_blocks|blocks_per_stage|.*numb_of_layers|block_sizes|num_block_repeats|layers")
 _WIDTH_LIST = re.compile(r".*(hidden|embed|channel|dim|width|size).*")
@@ -110,6 +123,8 @@ class _Shrinker:
         if isinstance(value, list | tuple):
             new = self.entries(name, list(value))
             return value if new == list(value) else type(value)(new)
+        if value is None and self.variant.fill:
+            return next((self.variant.limits[kind] for kind in _OPEN if _PATTERNS[kind].fullmatch(name)), value)
         if isinstance(value, int) and not isinstance(value, bool):
             new = self.integer(name, value)
             return value if new == value else new
@@ -140,7 +155,12 @@ class _Shrinker:
             return [min(value, LAYERS) for value in values]
         if _LAYER_LIST.fullmatch(name) and self.depth:
             return [value for value in values if value < len(self.kept)] or [len(self.kept) - 1]
-        widths = _WIDTH_LIST.fullmatch(name) and min(values) >= 16 and max(values) > self.variant.width
+        widths = (
+            self.variant.lists
+            and _WIDTH_LIST.fullmatch(name)
+            and min(values) >= 16
+            and max(values) > self.variant.width
+        )
         return [max(16, 16 * round(2 * value / values[0])) for value in values] if widths else values
 
     def tokens(self) -> dict[str, int]:

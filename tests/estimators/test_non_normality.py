@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynstab.core.estimate import Label
-from dynstab.estimators.dense import eigenvalues, symmetric_extremes
+from dynstab.estimators.dense import eigenvalues
 from dynstab.estimators.non_normality import (
     henrici_departure,
     kreiss_constant,
-    numerical_abscissa,
     transient_growth,
 )
 
@@ -69,9 +68,3 @@ def test_transient_growth_is_the_largest_norm_of_the_powers() -> None:
     assert found.label is Label.LOWER
     assert float(found.values) == pytest.approx(float(max(norms)), rel=1e-12)
     assert float(transient_growth(1e200 * matrix[None]).values) == torch.inf
-
-
-def test_numerical_abscissa_is_never_below_the_spectral_one() -> None:
-    matrix = gaussian(5, 9, 9)
-    ends = symmetric_extremes(matrix)
-    assert bool((numerical_abscissa(ends).values[:, 0] >= torch.linalg.eigvals(matrix).real.amax(dim=1)).all())

@@ -201,14 +201,6 @@ def test_sweeps_leave_their_arguments_alone() -> None:
     torch.testing.assert_close(tangents, kept, rtol=0, atol=0)
 
 
-def test_a_dropped_linearisation_is_made_again() -> None:
-    f, x = FUNCTIONS["attention"]
-    tape, tangents = tape_of(f, x), randn(1, *x.shape)
-    (first,) = tape.push((tangents,))
-    tape.drop()
-    torch.testing.assert_close(tape.push((tangents,))[0], first, rtol=0, atol=0)
-
-
 def test_a_plan_serves_every_run_of_its_graph() -> None:
     f, x = FUNCTIONS["two roots"]
     graph = capture_function(f, (x,))

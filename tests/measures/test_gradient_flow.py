@@ -168,5 +168,3 @@ def test_relative_gain_takes_the_growth_of_the_states_out(chain):
     assert network.log_gradient_gain.value == pytest.approx(0.0, abs=1e-12)
     assert network.raw_log_gradient_gain.value == pytest.approx(6 * log(0.5))
     assert exp(network.log_signal_gain.value) == pytest.approx(0.5**6)
-
-

@@ -124,9 +124,7 @@ def test_matrix_free_values_agree_with_the_dense_ones_within_their_errors(chain,
         assert exact.label is Label.EXACT and found.label in (Label.CERTIFIED, Label.ESTIMATE)
         assert abs(found.value - exact.value) <= found.error + 1e-12, name
         assert found.products > 0 and found.samples == 2
-    assert all(
-        a.value <= b.value + 1e-12 for a, b in zip(free.singular_values, dense.singular_values, strict=True)
-    )
+    assert all(a.value <= b.value + 1e-12 for a, b in zip(free.singular_values, dense.singular_values, strict=True))
     assert not free.nullity.measured and "too large" in free.nullity.outcome
 
 

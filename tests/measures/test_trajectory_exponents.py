@@ -92,6 +92,15 @@ def test_a_singular_step_has_an_exponent_of_minus_infinity_as_data(chain):
     assert found.sum.value == -float("inf")
 
 
+def test_a_direction_lost_in_float32_is_lost_although_exponents_are_float64(chain):
+    unit = torch.nn.functional.normalize(torch.arange(1.0, 9.0), dim=0)
+    projector = torch.eye(8) - torch.outer(unit, unit)  # singular up to float32's rounding, not float64's
+    rotations = [torch.linalg.qr(gaussian(1, 8, seed)).Q.float() for seed in range(4)]
+    found = measure(chain([rotation @ projector for rotation in rotations]), Config(k=8)).lyapunov
+    assert values(found.finite_time)[-1] == values(found.qr)[-1] == -float("inf")
+    assert all(value > -20 for value in values(found.finite_time)[:4])
+
+
 def test_where_sizes_change_there_is_no_sum(chain):
     generator = torch.Generator().manual_seed(0)
     matrices = [torch.randn(1, 4, 6, generator=generator).double(), torch.randn(1, 4, 4, generator=generator).double()]

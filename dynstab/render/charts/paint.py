@@ -70,7 +70,7 @@ def depth_axis(drawing: go.Figure, report: Report, **where: Any) -> None:
 
 
 def link(drawing: go.Figure, **how: Any) -> None:
-    """How a page marks the chosen step in this figure; `kind` x, trace or ring."""
+    """How a page marks the chosen step in this figure; `kind` x, ring, eigenvalues or spectrum."""
     drawing.update_layout(meta={"link": how})
 
 

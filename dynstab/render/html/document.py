@@ -40,7 +40,10 @@ def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -
     """
     notes = Footnotes()
     drawn = figures(report)
-    charts = {name: {"title": chart(name).TITLE, "about": chart(name).ABOUT} for name in drawn}
+    charts = {
+        name: {"title": chart(name).TITLE, "about": chart(name).ABOUT, "height": figure.layout.height}
+        for name, figure in drawn.items()
+    }
     data = {
         "report": report.to_json(),
         "figures": [figure.to_json() for figure in drawn.values()],

@@ -92,16 +92,24 @@ function printing() {
   });
 }
 
+const pause = () => new Promise((resume) => setTimeout(resume));
+
 async function start(begin) {
   themes();
   printing();
   if (!("DecompressionStream" in window)) return;
+  const script = $("plotly") ? unpack("plotly") : null;
   const data = JSON.parse(await unpack("data"));
+  // The room is kept free, so that nothing moves while charts appear.
+  for (const name of data.names) $("chart-" + name).style.minHeight = $("chart-" + name).dataset.height + "px";
   await begin(data);
-  if ($("plotly")) document.head.append(make("script", await unpack("plotly")));
-  for (const [i, name] of data.names.entries()) {
-    if ($("chart-" + name)) await draw(name, JSON.parse(data.figures[i]));
-    await new Promise((resume) => setTimeout(resume));
-  }
   document.documentElement.dataset.ready = "";
+  // Plotly takes long to start: what can be read and used already comes first.
+  await pause();
+  if (script) document.head.append(make("script", await script));
+  for (const [i, name] of data.names.entries()) {
+    await draw(name, JSON.parse(data.figures[i]));
+    await pause();
+  }
+  document.documentElement.dataset.drawn = "";
 }

@@ -5,7 +5,7 @@ let chosen = null;
 
 const stepOf = (index) => report.measurements.steps.find((step) => step.index === index);
 const known = (index) => report.system.steps.some((step) => step.index === index) || stepOf(index);
-const number = (value) => (typeof value === "number" ? Number(value.toPrecision(5)).toString() : value === null ? "–" : value);
+const number = (value, digits = 5) => (typeof value === "number" ? Number(value.toPrecision(digits)).toString() : value);
 
 const marks = {
   x({ plot, shapes }, _, step) {
@@ -23,10 +23,9 @@ const marks = {
     }];
     return Plotly.relayout(plot, { shapes: [...shapes, ...ring] });
   },
-  trace({ plot }, { source, target }, step) {
-    const { x, y, customdata } = plot.data[source];
-    const own = [...customdata.keys()].filter((i) => customdata[i][0] === step);
-    return Plotly.restyle(plot, { x: [own.map((i) => x[i])], y: [own.map((i) => y[i])] }, [target]);
+  eigenvalues({ plot }, { target }, step) {
+    const own = (stepOf(step) || { eigenvalues: [] }).eigenvalues;
+    return Plotly.restyle(plot, { x: [own.map(([real]) => real)], y: [own.map(([, imaginary]) => imaginary)] }, [target]);
   },
   spectrum({ plot }, _, step) {
     const found = stepOf(step);
@@ -89,7 +88,7 @@ function numbers(found) {
     if (!estimate) continue;
     const entry = make("div");
     entry.append(make("dt", `${heading}, ${words}`));
-    const error = estimate.error ? ` ± ${number(estimate.error)}` : "";
+    const error = estimate.error ? ` ± ${number(estimate.error, 2)}` : "";
     const value = make("dd", estimate.value === null ? "not measured" : number(estimate.value) + error);
     const how = estimate.value === null ? estimate.outcome : [estimate.label, estimate.method, estimate.outcome !== "converged" ? estimate.outcome : ""].filter(Boolean).join(" · ");
     value.append(make("span", how, { class: "method" }));

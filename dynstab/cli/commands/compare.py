@@ -1,0 +1,48 @@
+"""`dynstab compare`: what moved between reports, or between checkpoints of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dynstab.cli.options import assets_option, config_options, debug_option, model_options, rule_options
+
+
+@click.command()
+@click.argument("targets", metavar="A B [C ...]", nargs=-1, required=True)
+@click.option("--html", metavar="FILE", help="Write the comparison as an HTML page there.")
+@assets_option
+@click.option("--json", metavar="FILE|-", help="Write the differences as JSON there; - for stdout.")
+@model_options
+@config_options
+@rule_options
+@debug_option
+def command(targets: tuple[str, ...], html: str | None, assets: str, json: str | None, **options: Any) -> None:
+    """Compare reports: what moved beyond its errors, which findings came and went.
+
+    A, B, ... are report.json files that dynstab wrote. Whatever else they are is analyzed first, with the
+    same options as in `dynstab analyze`: two checkpoints of one model, before and after training. Steps are
+    matched by name.
+    """
+    from dynstab.cli.consoles import output
+    from dynstab.cli.delivery import require_folder
+    from dynstab.cli.work import report_of
+    from dynstab.compare import compare
+    from dynstab.core.errors import ConfigError
+    from dynstab.core.report import write_whole
+    from dynstab.render import write_comparison
+
+    if len(targets) < 2:
+        raise ConfigError(f"{len(targets)} target to compare", expected="two or more")
+    require_folder("html", html)
+    require_folder("json", json)
+    comparison = compare([report_of({**options, "target": target}) for target in targets], targets)
+    if json == "-":
+        click.echo(comparison.to_json())
+    else:
+        output().print(comparison)
+    if json not in (None, "-"):
+        write_whole(json, comparison.to_json())
+    if html is not None:
+        write_comparison(comparison, html, assets=assets)
