@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dynstab.core.config import Config
-from dynstab.core.errors import ConfigError
+from dynstab.core.errors import ConfigError, InputError
 from dynstab.core.report import ModelInfo
 from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
 from dynstab.systems.depth import DepthSystem, depth_system
@@ -103,6 +103,8 @@ def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Ta
         given = as_inputs(inputs)
     else:
         given = infer_inputs(model, samples=config.samples or MADE_UP_INPUTS, seed=config.seed)
+    if not any(tensor.numel() for tensor in _tensors(given)):
+        raise InputError("the inputs hold no number", expected="sizes from 1 up in every dimension")
     if config.samples is not None:
         given = first_inputs(given, config.samples, _batch(given), 0)
     half = {parameter.dtype for parameter in model.module.parameters()} & {torch.float16, torch.bfloat16}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ def analyze_target(options: dict[str, Any]) -> Report:
     config = _config(options)
     for selector in (*config.select, *config.ignore):
         matching_rules(selector)
-    loss = _loss(options["loss"])
-    loaded, inputs = _loaded(options, config)
-    with progress_on(messages()) as progress:
-        return analyze(loaded, inputs, config=config, loss=loss, progress=progress)
+    # What a model prints is no result.
+    with redirect_stdout(sys.stderr):
+        loss = _loss(options["loss"])
+        loaded, inputs = _loaded(options, config)
+        with progress_on(messages()) as progress:
+            return analyze(loaded, inputs, config=config, loss=loss, progress=progress)
 
 
 def report_of(options: dict[str, Any]) -> Report:
@@ -47,8 +51,10 @@ def _is_json(path: Path) -> bool:
 def inspect_target(options: dict[str, Any]) -> None:
     """Load and capture what the options of `dynstab inspect` name, and print what was found."""
     config = _config(options)
-    loaded, inputs = _loaded(options, config)
-    output().print(inspect(loaded, inputs, config=config))
+    with redirect_stdout(sys.stderr):
+        loaded, inputs = _loaded(options, config)
+        found = inspect(loaded, inputs, config=config)
+    output().print(found)
 
 
 def _config(options: dict[str, Any]) -> Config:

@@ -12,6 +12,8 @@ from dynstab.core.measurements import Measurements, StateMeasurement, StepMeasur
 from dynstab.core.report import Check, ModelInfo, Report, StepInfo, SystemInfo
 from dynstab.diagnostics.thresholds import RANGES, Range
 
+_OF_DERIVATIVES = ("output depends on the source", "product of the steps equals autograd", "adjoint identity")
+
 Architecture = Literal["transformer", "residual", "recurrent", "plain"]
 
 

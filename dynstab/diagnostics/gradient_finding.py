@@ -10,7 +10,6 @@ from dynstab.diagnostics.advice import place_of
 from dynstab.diagnostics.facts import Facts, finite
 from dynstab.diagnostics.readings import Reading, gradient_reading
 from dynstab.diagnostics.rule import Finding
-from dynstab.diagnostics.thresholds import HEALTHY, SEVERE
 from dynstab.diagnostics.words import change
 
 
@@ -25,7 +24,7 @@ def gradient_finding(
     yield Finding(
         measure=reading.measure,
         value=reading.value,
-        threshold=sign * (SEVERE if abs(reading.value) > SEVERE else HEALTHY),
+        threshold=reading.threshold,
         severity=reading.severity,
         where=None if stretch else "network",
         steps=stretch.steps if stretch else tuple(step.index for step in facts.system.steps),

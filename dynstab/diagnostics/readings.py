@@ -72,6 +72,11 @@ class Reading:
         return self.sign * (self.value - self.null) > 0 and self.sigmas > SIGNIFICANCE
 
     @property
+    def threshold(self) -> float:
+        """The cut that the value passed, with its sign; the first one where it passed none."""
+        return self.sign * (SEVERE if abs(self.value) > SEVERE else HEALTHY)
+
+    @property
     def severity(self) -> Severity | None:
         """None within the healthy range or within chance; then warning, and error beyond a factor 1000."""
         if not (self.beyond and self.significant):

@@ -10,7 +10,6 @@ from dynstab.diagnostics.advice import place_of
 from dynstab.diagnostics.facts import Facts
 from dynstab.diagnostics.readings import Reading, signal_reading
 from dynstab.diagnostics.rule import Finding
-from dynstab.diagnostics.thresholds import HEALTHY, SEVERE
 from dynstab.diagnostics.words import change
 
 
@@ -28,7 +27,7 @@ def signal_finding(
     yield Finding(
         measure=reading.measure,
         value=reading.value,
-        threshold=sign * (SEVERE if abs(reading.value) > SEVERE else HEALTHY),
+        threshold=reading.threshold,
         severity=reading.severity,
         where=None if stretch else "network",
         steps=stretch.steps if stretch else steps,

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Label
-from dynstab.estimators.adapters import rounding_of, workable
+from dynstab.estimators.adapters import workable
 from dynstab.estimators.eigen import eigensystem
-from dynstab.estimators.orthogonal import complete, extend, random_frame
-from dynstab.estimators.result import Result, blank, non_finite_samples
+from dynstab.estimators.krylov import KrylovSpace
+from dynstab.estimators.orthogonal import complete, extend
+from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import LinearOperator
 
 
@@ -69,13 +70,10 @@ def outer_eigenvalues(
     if not operator.square:
         raise ValueError(f"eigenvalues need a square operator, got {operator.rows} x {operator.cols}")
     operator, k, width = workable(operator), min(k, operator.cols), min(block, operator.cols)
-    first = random_frame(
-        operator.samples, operator.cols, width, seed=seed, dtype=operator.dtype, device=operator.device
-    )
-    space = _ArnoldiSpace(operator, first)
+    space = KrylovSpace(operator, operator.matmat, cost=1, width=width, seed=seed)
     while True:
         space.expand()
-        pairs = space.ritz()
+        pairs = _ritz(space)
         picks = pairs.outermost(pairs.values.abs(), k), pairs.outermost(pairs.values.real, k)
         tolerance = rtol * pairs.radius()[:, None] + space.noise[:, None]
         done = all(bool((errors <= tolerance)[~space.bad].all()) for _, errors, _ in picks)
@@ -83,22 +81,23 @@ def outer_eigenvalues(
         if done or space.exhausted or space.products + width > budget:
             break
         if space.basis.shape[2] + width > max(basis, 4 * k + 2 * width):
-            space.restart(pairs.spanning(max(k, basis // 6)), seed=seed + space.products)
-    outcome = CONVERGED if done or space.exhausted else f"budget of {budget} products reached"
+            _restart(space, pairs.spanning(max(k, basis // 6)), seed=seed + space.products)
     method = f"block Arnoldi, block {width}, basis up to {basis}, residual times condition"
+    outcome = CONVERGED if done or space.exhausted else f"budget of {budget} products reached"
+    largest, rightmost = (_result(space, *pick[:2], method, outcome) for pick in picks)
+    return OuterEigenvalues(by_magnitude=largest, by_real_part=rightmost)
 
-    def result(values: Tensor, errors: Tensor) -> Result:
-        found = Result(
-            values=values,
-            errors=errors + space.noise[:, None],
-            label=Label.ESTIMATE,
-            method=method,
-            products=space.products,
-            outcome=outcome,
-        )
-        return blank(found, space.bad)
 
-    return OuterEigenvalues(by_magnitude=result(*picks[0][:2]), by_real_part=result(*picks[1][:2]))
+def _result(space: KrylovSpace, values: Tensor, errors: Tensor, method: str, outcome: str) -> Result:
+    found = Result(
+        values=values,
+        errors=errors + space.noise[:, None],
+        label=Label.ESTIMATE,
+        method=method,
+        products=space.products,
+        outcome=outcome,
+    )
+    return blank(found, space.bad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,53 +124,23 @@ class _RitzPairs:
         return torch.cat([self.outermost(key, k)[2] for key in keys], dim=2)
 
 
-class _ArnoldiSpace:
-    """The growing basis V, its images J V, and what follows from them."""
+def _ritz(space: KrylovSpace) -> _RitzPairs:
+    system = eigensystem(space.basis.mT @ space.images)
+    shifted = system.vectors * system.values[:, None, :]
+    real, imaginary = (
+        space.images @ inside.to(space.basis.dtype) - space.basis @ scaled.to(space.basis.dtype)
+        for inside, scaled in ((system.vectors.real, shifted.real), (system.vectors.imag, shifted.imag))
+    )
+    residuals = (real.double().square() + imaginary.double().square()).sum(dim=1).sqrt()
+    # A zero column of the basis is no direction; its Ritz vector lives on that column alone.
+    weight = torch.einsum("sj,sjk->sk", (space.basis != 0).any(dim=1).double(), system.vectors.abs().square())
+    errors = torch.where(residuals > 0, residuals * system.conditions, 0.0)
+    return _RitzPairs(values=system.values, errors=errors, vectors=system.vectors, present=weight > 0.5)
 
-    def __init__(self, operator: LinearOperator, block: Tensor) -> None:
-        self.operator, self.next = operator, block
-        self.basis = self.images = block[:, :, :0]
-        self.bad = torch.zeros(operator.samples, dtype=torch.bool, device=block.device)
-        self.norm = torch.zeros(operator.samples, dtype=torch.float64, device=block.device)
-        self.products = 0
-        self.exhausted = False
 
-    @property
-    def noise(self) -> Tensor:
-        return 16 * rounding_of(self.operator) * self.norm
-
-    def expand(self) -> None:
-        """One push of a block."""
-        image = self.operator.matmat(self.next)
-        self.bad = self.bad | non_finite_samples(image)
-        image = image.masked_fill(self.bad[:, None, None], 0.0)
-        self.norm = torch.maximum(self.norm, image.double().norm(dim=1).amax(dim=1))
-        self.basis = torch.cat([self.basis, self.next], dim=2)
-        self.images = torch.cat([self.images, image], dim=2)
-        self.products += self.next.shape[2]
-        fresh, _ = extend(self.basis, image, scale=self.norm)
-        self.next = complete(self.basis, fresh, seed=self.products)
-        self.exhausted = not bool((self.next[~self.bad] != 0).any())
-
-    def ritz(self) -> _RitzPairs:
-        system = eigensystem(self.basis.mT @ self.images)
-        values, vectors = system.values, system.vectors
-        dtype = self.basis.dtype
-        wrong = [self.images @ part.to(dtype) for part in (vectors.real, vectors.imag)]
-        shifted = vectors * values[:, None, :]
-        wrong = [
-            image - self.basis @ part.to(dtype) for image, part in zip(wrong, (shifted.real, shifted.imag), strict=True)
-        ]
-        residuals = (wrong[0].double().square() + wrong[1].double().square()).sum(dim=1).sqrt()
-        # A zero column of the basis is no direction; its Ritz vector lives on that column alone.
-        weight = torch.einsum("sj,sjk->sk", (self.basis != 0).any(dim=1).double(), vectors.abs().square())
-        errors = torch.where(residuals > 0, residuals * system.conditions, 0.0)
-        return _RitzPairs(values=values, errors=errors, vectors=vectors, present=weight > 0.5)
-
-    def restart(self, wanted: Tensor, *, seed: int) -> None:
-        """Keep the real span of the wanted Ritz vectors, whose images are known, and expand from there."""
-        parts = torch.cat([wanted.real, wanted.imag], dim=2)
-        kept, _ = extend(None, parts)
-        kept = kept[:, :, (kept != 0).any(dim=1).any(dim=0)].to(self.basis.dtype)
-        self.basis, self.images = self.basis @ kept, self.images @ kept
-        self.next = complete(self.basis, extend(self.basis, self.next)[0], seed=seed)
+def _restart(space: KrylovSpace, wanted: Tensor, *, seed: int) -> None:
+    """Keep the real span of the wanted Ritz vectors, whose images are known, and expand from there."""
+    kept, _ = extend(None, torch.cat([wanted.real, wanted.imag], dim=2))
+    kept = kept[:, :, (kept != 0).any(dim=1).any(dim=0)].to(space.basis.dtype)
+    space.basis, space.images = space.basis @ kept, space.images @ kept
+    space.next = complete(space.basis, extend(space.basis, space.next)[0], seed=seed)

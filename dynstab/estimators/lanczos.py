@@ -14,14 +14,15 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Label
-from dynstab.estimators.adapters import rounding_of, workable
-from dynstab.estimators.orthogonal import complete, extend, random_frame
-from dynstab.estimators.result import Result, blank, non_finite_samples
+from dynstab.estimators.adapters import workable
+from dynstab.estimators.krylov import KrylovSpace
+from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import LinearOperator
 
 
@@ -47,13 +48,10 @@ def symmetric_extremes(
     """
     need_square(operator)
     operator, width = workable(operator), min(block, operator.cols)
-    space = _SymmetricSpace(
-        operator,
-        random_frame(operator.samples, operator.cols, width, seed=seed, dtype=operator.dtype, device=operator.device),
-    )
+    space = KrylovSpace(operator, partial(symmetric_part, operator), cost=2, width=width, seed=seed)
     while True:
         space.expand()
-        ends, residuals = space.extremes()
+        ends, residuals = _extremes(space)
         tolerance = rtol * (ends[:, 0] - ends[:, 1]) + space.noise
         done = bool((residuals <= tolerance[:, None])[~space.bad].all())
         if done or space.exhausted or space.products + 2 * width > budget:
@@ -79,45 +77,16 @@ def logarithmic_norm(operator: LinearOperator, *, identity: float = 1.0, **optio
     return largest.with_values(largest.values - identity, largest.errors)
 
 
-class _SymmetricSpace:
-    """The growing basis V and V^T S V."""
-
-    def __init__(self, operator: LinearOperator, block: Tensor) -> None:
-        self.operator, self.next = operator, block
-        self.basis = block[:, :, :0]
-        self.images = block[:, :, :0]
-        self.bad = torch.zeros(operator.samples, dtype=torch.bool, device=block.device)
-        self.norm = torch.zeros(operator.samples, dtype=torch.float64, device=block.device)
-        self.products = 0
-        self.exhausted = False
-
-    @property
-    def noise(self) -> Tensor:
-        return 16 * rounding_of(self.operator) * self.norm
-
-    def expand(self) -> None:
-        """One push and one pull of a block."""
-        image = symmetric_part(self.operator, self.next)
-        self.bad = self.bad | non_finite_samples(image)
-        image = image.masked_fill(self.bad[:, None, None], 0.0)
-        self.norm = torch.maximum(self.norm, image.double().norm(dim=1).amax(dim=1))
-        self.basis = torch.cat([self.basis, self.next], dim=2)
-        self.images = torch.cat([self.images, image], dim=2)
-        self.products += 2 * self.next.shape[2]
-        fresh, _ = extend(self.basis, image, scale=self.norm)
-        self.next = complete(self.basis, fresh, seed=self.basis.shape[2])
-        self.exhausted = not bool((self.next[~self.bad] != 0).any())
-
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The largest and the smallest Ritz value, (samples, 2) float64, and their residuals."""
-        projected = (self.basis.mT @ self.images).double()
-        # A zero column of the basis is no direction: park its eigenvalue inside the spectrum.
-        missing = (self.basis == 0).all(dim=1).double()
-        projected = projected + torch.diag_embed(missing * projected[:, :1, 0])
-        values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
-        ends, inside = values[:, [-1, 0]], vectors[:, :, [-1, 0]].to(self.basis.dtype)
-        wrong = self.images @ inside - (self.basis @ inside) * ends[:, None, :].to(self.basis.dtype)
-        return ends, wrong.double().norm(dim=1)
+def _extremes(space: KrylovSpace) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest Ritz value, (samples, 2) float64, and their residuals."""
+    projected = (space.basis.mT @ space.images).double()
+    # A zero column of the basis is no direction: park its eigenvalue inside the spectrum.
+    missing = (space.basis == 0).all(dim=1).double()
+    projected = projected + torch.diag_embed(missing * projected[:, :1, 0])
+    values, vectors = torch.linalg.eigh((projected + projected.mT) / 2)
+    ends, inside = values[:, [-1, 0]], vectors[:, :, [-1, 0]].to(space.basis.dtype)
+    wrong = space.images @ inside - (space.basis @ inside) * ends[:, None, :].to(space.basis.dtype)
+    return ends, wrong.double().norm(dim=1)
 
 
 def symmetric_part(operator: LinearOperator, columns: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from dynstab.core.errors import DynstabError
-from dynstab.linear.rules.table import Call, Linearisation, op_name
+from dynstab.linear.rules.table import Call, Linearisation, moves, op_name
 
 # What torch raises where a derivative is not there, or not under vmap.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
@@ -81,7 +81,7 @@ def _results(call: Call) -> tuple[list[Any], list[Tensor]]:
     """The op's floating-point results and where they stand, [None] for the result of an op with one."""
     if isinstance(call.output, Tensor):
         return [None], [call.output]
-    places = [i for i, out in enumerate(call.output) if isinstance(out, Tensor) and _moves(out)]
+    places = [i for i, out in enumerate(call.output) if moves(out)]
     return places, [call.output[i] for i in places]
 
 
@@ -94,10 +94,6 @@ def _moving(call: Call) -> tuple[list[Tensor], Callable[..., tuple[Tensor, ...]]
         return (result,) if places == [None] else tuple(result[i] for i in places)
 
     return [tensor.detach() for tensor in call.inputs], run, places
-
-
-def _moves(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _spread(call: Call, places: list[Any], values: Sequence[Tensor]) -> Any:

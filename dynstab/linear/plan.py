@@ -23,6 +23,7 @@ from dynstab.linear.rules.table import (
     bind,
     is_constant,
     is_pointwise,
+    moves,
     rule_name,
 )
 
@@ -120,11 +121,6 @@ def plan_between(
     registers = _number(source, target_nodes, executed)
     _assign(executed, registers, {registers[node] for node in target_nodes if node in registers})
     return Plan(source, target_nodes, records, registers, _peak(executed, registers, source, values))
-
-
-def moves(value: Any) -> bool:
-    """Whether a value can carry a tangent."""
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 class _Drafts:

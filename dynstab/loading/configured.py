@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dynstab.loading.candidate import TOKENS, Candidate
@@ -24,21 +25,23 @@ def from_config(module: nn.Module, config: Any, samples: int) -> Iterator[Candid
     """The main input alone, then with the company that forward's signature knows."""
     taken = _arguments(module)
     main = getattr(module, "main_input_name", "input_ids")
-    mains = [main] if main in taken or not taken else []
-    mains += [name for name in taken[:1] if name not in mains]
+    mains = dict.fromkeys([name for name in (main,) if name in taken or not taken] + list(taken)[:1])
     reason = f"the configuration of {config.model_type}"
     parts = _parts(config)
     for name in mains:
         for spec in _alternatives(name, module, parts, samples):
-            for company in _companies(spec, taken, module, parts, samples):
+            for company in _companies(spec, module, parts, samples):
                 yield Candidate(specs=(spec, *company), reason=reason)
 
 
-def _arguments(module: nn.Module) -> tuple[str, ...]:
+def _arguments(module: nn.Module) -> dict[str, bool]:
+    """The names that forward takes, and whether it insists on them."""
     try:
-        return tuple(inspect.signature(module.forward).parameters)
+        parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
-        return ()
+        return {}
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {each.name: each.default is each.empty for each in parameters if each.kind in named}
 
 
 def _parts(config: Any, depth: int = 3) -> list[Any]:
@@ -61,6 +64,8 @@ def _lookup(parts: list[Any], *names: str, default: Any) -> Any:
 def _alternatives(name: str, module: nn.Module, parts: list[Any], samples: int) -> Iterator[InputSpec]:
     """Shapes that an argument of this name may have."""
     if name in _IMAGES:
+        if any(each.endswith("grid_thw") for each in _arguments(module)) and "input_ids" not in _arguments(module):
+            yield from _packed(name, parts, samples)
         yield from _images(name, parts, samples)
     elif name in _WAVE:
         yield from (_noise(name, samples, length) for length in _WAVES)
@@ -77,25 +82,35 @@ def _alternatives(name: str, module: nn.Module, parts: list[Any], samples: int) 
         yield _text(name, module, parts, samples)
 
 
-def _companies(
-    spec: InputSpec, taken: tuple[str, ...], module: nn.Module, parts: list[Any], samples: int
-) -> Iterator[tuple[InputSpec, ...]]:
-    """What may have to come along, the least first."""
+def _companies(spec: InputSpec, module: nn.Module, parts: list[Any], samples: int) -> Iterator[tuple[InputSpec, ...]]:
+    """What may have to come along, the least first: what forward insists on, then one more that it knows."""
+    taken = _arguments(module)
     text = _text("input_ids", module, parts, samples)
-    decoder: tuple[InputSpec, ...] = ()
+    needed = [name for name, required in taken.items() if required and name != spec.name]
     if any(getattr(part, "is_encoder_decoder", False) for part in parts[:1]):
-        decoder = (replace(text, name="decoder_input_ids"),)
-    yield decoder
-    if "grid_thw" in taken:
-        count = InputSpec(kind="randint", shape=(samples, 3), low=_GRID, high=_GRID + 1)
-        yield (replace(count, name="grid_thw"),)
-    if "bbox" in taken:
-        yield (InputSpec(kind="randint", shape=(*spec.shape[:2], 4), low=1, high=2, name="bbox"),)
-    if spec.name != "input_ids" and "input_ids" in taken:
-        yield (text,)
+        needed.append("decoder_input_ids")
+    base = tuple(made for name in needed if (made := _companion(name, spec, text, samples)))
+    yield base
+    for name in taken:
+        made = None if name in needed or name == spec.name else _companion(name, spec, text, samples)
+        if made and not name.endswith("_mask"):
+            yield (*base, made)
     for name in (*_IMAGES[:1], *_WAVE, *_FEATURES):
         if name in taken and name != spec.name:
-            yield from ((other, *decoder) for other in _alternatives(name, module, parts, samples))
+            yield from ((other, *base) for other in _alternatives(name, module, parts, samples))
+
+
+def _companion(name: str, spec: InputSpec, text: InputSpec, samples: int) -> InputSpec | None:
+    """An argument whose name says what it is, None for one that says nothing."""
+    if name.endswith("input_ids"):
+        return replace(text, name=name)
+    if name.endswith("_mask") and len(spec.shape) > 1:
+        return InputSpec(kind="ones", shape=(samples, spec.shape[-1]), dtype=torch.int64, name=name)
+    if name == "bbox":
+        return InputSpec(kind="randint", shape=(*spec.shape[:2], 4), low=1, high=2, name=name)
+    if name.endswith("grid_thw"):
+        return InputSpec(kind="randint", shape=(samples, 3), low=_GRID, high=_GRID + 1, name=name)
+    return None
 
 
 def _noise(name: str, *shape: int) -> InputSpec:

@@ -85,8 +85,6 @@ def parse_spec(text: str) -> InputSpec:
     shape = tuple(int(each) for each in drawn["shape"].split(","))
     if (drawn["low"] is not None) != (kind == "randint"):
         raise InputError(f"--input {text}", expected="bounds for randint alone, as in randint:2,16:0..50257")
-    if 0 in shape:
-        raise InputError(f"--input {text} holds no number", expected="sizes from 1 up")
     low, high = int(drawn["low"] or 0), int(drawn["high"] or 0)
     if kind == "randint" and low >= high:
         raise InputError(f"--input {text} has no number from {low} up to below {high}", expected="LOW below HIGH")

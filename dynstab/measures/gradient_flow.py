@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from torch import Tensor
 
-from dynstab.core.estimate import Estimate, Label
-from dynstab.estimators.result import Result
+from dynstab.core.estimate import CONVERGED, Estimate, Label
+from dynstab.estimators.result import NON_FINITE, Result
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.flow_profile import FlowProfile, dense_profile, swept_profile
 from dynstab.measures.survey import Finding, Survey
@@ -84,7 +85,7 @@ def _bound(profile: FlowProfile, logs: Tensor | None, state: int, label: Label) 
         error=0.0,
         method=profile.lower_method if lower else f"{profile.upper_method}, greatest over inputs",
         label=label,
-        outcome="converged" if value < float("inf") else "non-finite",
+        outcome=CONVERGED if value < inf else NON_FINITE,
         products=profile.products,
         samples=len(values),
     )

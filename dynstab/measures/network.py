@@ -8,7 +8,7 @@ from math import inf, log, pi
 import torch
 from torch import Tensor
 
-from dynstab.core.estimate import Estimate, Label
+from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.estimators.result import NON_FINITE, Result
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.flow_profile import FlowProfile
@@ -84,7 +84,7 @@ def _median_over_inputs(logs: Tensor, *, products: int) -> Estimate:
         error=error,
         unit="nat",
         method=f"median over {count} inputs",
-        outcome="converged" if finite else NON_FINITE,
+        outcome=CONVERGED if finite else NON_FINITE,
         products=products,
         samples=count,
     )
@@ -103,12 +103,12 @@ def _range_depth(survey: Survey, flow: FlowProfile) -> Estimate:
         start = float(entries.square().mean().sqrt())
     if not (abs(rate) < inf and 0 < start < inf):
         return Estimate.unmeasured("the gradient is zero or not finite", unit="steps")
-    limits = torch.finfo(dtype)
+    limits, name = torch.finfo(dtype), str(dtype).removeprefix("torch.")
     room = log(start / limits.tiny) if rate < 0 else log(limits.max / start)
     return Estimate(
         value=max(0.0, room) / abs(rate) if rate else inf,
         unit="steps",
-        method=f"ln({'g/tiny' if rate < 0 else 'max/g'}) over {abs(rate):.3g} nat per step, {str(dtype)[6:]}",
+        method=f"ln({'g/tiny' if rate < 0 else 'max/g'}) over {abs(rate):.3g} nat per step, {name}",
         label=Label.ESTIMATE,
         samples=len(flow.log_gain),
     )
@@ -150,6 +150,6 @@ def _product_bound(total: Tensor, rigorous: bool) -> Estimate:
         error=0.0,
         method=f"product of the steps' largest singular values{note}",
         label=Label.UPPER if rigorous else Label.ESTIMATE,
-        outcome="converged" if value < inf else NON_FINITE,
+        outcome=CONVERGED if value < inf else NON_FINITE,
         samples=len(total),
     )

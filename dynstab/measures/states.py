@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import torch
 from torch import Tensor
 
-from dynstab.core.estimate import Estimate, Label
+from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.estimators.result import NON_FINITE
 from dynstab.measures.aggregate import exact, summarise
 from dynstab.measures.survey import Finding, Survey
@@ -54,7 +55,7 @@ def _growth_fields(trajectory: Trajectory, index: int, sizes: Tensor) -> dict[st
 
 
 def _single(value: float, method: str, samples: int) -> Estimate:
-    outcome = "converged" if abs(value) < float("inf") else NON_FINITE
+    outcome = CONVERGED if abs(value) < inf else NON_FINITE
     return Estimate(value=value, error=0.0, method=method, label=Label.EXACT, outcome=outcome, samples=samples)
 
 

@@ -207,14 +207,17 @@ def table(results: list[Result]) -> str:
 def page(results: list[Result], setting: dict[str, Any]) -> str:
     """reports/benchmarks.md."""
     how = f"{setting['device']}, {setting['threads']} threads, {setting['dtype']}"
-    return f"""# What k tangents cost
-
-Written by `make bench`: torch {setting["torch"]}, {how}, medians of {setting["rounds"]} interleaved rounds.
-A ratio is the time of k = {setting["k"]} tangents (or cotangents) over that of one plain forward at batch B(1 + k), all in one run; below 1 is possible, since the tape does not evaluate the
-nonlinearities again. Recording (the primal run and its linearisation) is paid once a point, capture once a model.
-
-{table(results)}
-"""
+    lines = [
+        "# What k tangents cost",
+        "",
+        f"Written by `make bench`: torch {setting['torch']}, {how}, medians of {setting['rounds']} interleaved rounds.",
+        f"A ratio is the time of k = {setting['k']} tangents (or cotangents) over that of one plain forward at batch",
+        "B(1 + k), all in one run; below 1 is possible, since the tape does not evaluate the nonlinearities again.",
+        "Recording (the primal run and its linearisation) is paid once a point, capture once a model.",
+        "",
+        table(results),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> list[Result]:

@@ -24,6 +24,8 @@ _VARIANTS = (
     Variant(key_value_heads=4, width=96, head_width=24),
     Variant(head_width=32),
     Variant(fill=True),
+    Variant(width=128, heads=1, key_value_heads=1, head_width=128),
+    Variant(layers=12, lists=False),
     Variant(side=64),
 )
 

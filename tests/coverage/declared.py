@@ -2,9 +2,11 @@
 
 The rule: every list of modules whose length is a layer count of the configuration (or of a nested
 one) is a declared stack of blocks. A stack counts where at least one step of the trajectory lies in
-one of its blocks; a stack that only feeds the chain as context does not. It matches where every block
-holds one to three residual steps, and blocks of the same make (the same module classes inside) hold
-the same number.
+one of its blocks; a stack that only feeds the chain as context does not. A block's updates are the
+residual steps in it, and the transitions (the step at which another stream joins or leaves, or at
+which the width changes, is the update of that place). A stack matches where every block holds one to
+four updates, and blocks of the same make (the same module classes inside) hold the same number; only
+the block at which the chain enters a stack from another stream may hold fewer.
 """
 
 from __future__ import annotations
@@ -20,35 +22,38 @@ from transformers import PretrainedConfig
 
 from dynstab.core.report import StepInfo
 
-_MOST = 3  # self-attention, cross-attention, MLP
+_MOST = 4  # half an MLP, attention, convolution, half an MLP: a conformer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """`blocks` of the stacks on the chain, the `residual` steps in them, and the blocks that break the rule."""
+    """`blocks` of the stacks on the chain, the `updates` in them, and the blocks that break the rule."""
 
     blocks: int
-    residual: int
+    updates: int
     broken: tuple[str, ...]
 
 
 def declared(module: nn.Module, config: PretrainedConfig, steps: Sequence[StepInfo]) -> Declared:
     """Compare the declared stacks with the steps found."""
-    blocks = residual = 0
+    blocks = updates = 0
     broken: list[str] = []
     for stack in _stacks(module, _counts(config)):
         found = {path: _within(steps, path) for path in stack}
         if not any(found.values()):
             continue
-        counts = {path: sum(step.kind == "residual" for step in inside) for path, inside in found.items()}
-        blocks, residual = blocks + len(stack), residual + sum(counts.values())
+        counts = {path: sum(step.kind != "plain" for step in inside) for path, inside in found.items()}
+        blocks, updates = blocks + len(stack), updates + sum(counts.values())
+        entry = next(path for path, inside in found.items() if inside)
+        joins = found[entry][0].kind == "transition"
         alike: dict[str, set[int]] = defaultdict(set)
         for path, count in counts.items():
-            alike[_make(stack[path])].add(count)
+            if not (joins and path == entry):
+                alike[_make(stack[path])].add(count)
         for path, count in counts.items():
             if not 1 <= count <= _MOST or len(alike[_make(stack[path])]) > 1:
                 broken.append(f"{path}: {count}")
-    return Declared(blocks=blocks, residual=residual, broken=tuple(broken))
+    return Declared(blocks=blocks, updates=updates, broken=tuple(broken))
 
 
 def _counts(config: PretrainedConfig) -> set[int]:

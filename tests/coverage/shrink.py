@@ -26,6 +26,7 @@ class Variant:
         lists: lists of widths are made small, too.
     """
 
+    layers: int = LAYERS
     width: int = 64
     heads: int = 4
     key_value_heads: int = 2
@@ -38,17 +39,18 @@ class Variant:
     def limits(self) -> dict[str, int]:
         """The most that is kept of each kind of field in `_KINDS`."""
         return {
-            "layers": LAYERS,
+            "layers": self.layers,
             "key-value heads": self.key_value_heads,
             "state-space heads": 2 * self.heads,
             "heads": self.heads,
-            "rotary width": self.head_width // 2,
+            "query width": 2 * self.head_width,
             "head width": self.head_width,
             "inner width": 3 * self.width // 2,
             "rank": 16,
             "experts": 4,
             "experts per token": 2,
             "expert groups": 1,
+            "state-space groups": 2,
             "vocabulary": VOCABULARY,
             "queries": 8,
             "frames": 64,
@@ -63,18 +65,19 @@ _KINDS = {
     "key-value heads": r"(.*_)?(num|n)_(key_value|kv)_heads|num_(key_value|kv)_groups|multi_query_group_num",
     "state-space heads": r"mamba_(n|num)_heads",
     "heads": r"(.*_)?heads?",
-    "rotary width": r"(.*_)?rope_head_dim|rotary_dim",
-    "head width": r"(.*_)?(head_dim|d_kv|d_head|attention_head_size|kv_channels|head_size)",
+    "query width": r"qk_head_dim",
+    "head width": r"(.*_)?(head_dim|rotary_dim|d_kv|d_head|attention_head_size|kv_channels|head_size)",
     "inner width": r"(.*_)?(intermediate|inner|ffn|ff|mlp|feed_?forward)(_.*)?_(size|dim|channels)|n_inner|d_ff"
     r"|dim_feedforward|ffn_dim|mlp_dim",
     "rank": r"(.*_)?(rank|lora_dim)",
     "experts": r".*num_(local_|routed_|total_)?experts|n_routed_experts|moe_num_experts|.*zero_expert(s|_num)",
     "experts per token": r"(moe_)?(num_experts_per_(tok|token)|top_?k|topk)|moe_k|.*_topk|.*_top_k",
     "expert groups": r"n_group|topk_group",
+    "state-space groups": r"(mamba_)?n_?groups",
     "vocabulary": r".*vocab_size|.*codebook_size|num_embeddings",
     "queries": r"(.*_)?(num_(object_)?queries|num_query_tokens|n_latents|num_latents|num_query|num_denoising)",
     "frames": r"max_source_positions",
-    "width": r"(.*_)?(hidden|model|embedding|embeddings|embed|projection|proj|projector|output|encoder|decoder|fusion)"
+    "width": r"(.*_)?(hidden|model|embedding|embeddings|embed|projection|proj|projector|output|encoder|decoder|fusion|bottleneck)"
     r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
@@ -107,7 +110,7 @@ class _Shrinker:
         counts = [v for name, v in self.fields.items() if is_layer_count(name) and isinstance(v, int)]
         self.depth = max(counts, default=0)
         lists = [v for v in self.fields.values() if isinstance(v, list | tuple)]
-        self.kept = _covering([v for v in lists if len(v) == self.depth > LAYERS])
+        self.kept = _covering(variant.layers, [v for v in lists if len(v) == self.depth > variant.layers])
 
     def config(self) -> PretrainedConfig:
         changed = {name: new for name, old in self.fields.items() if (new := self.value(name, old)) is not old}
@@ -143,7 +146,7 @@ class _Shrinker:
         return value
 
     def entries(self, name: str, values: list[Any]) -> list[Any]:
-        if len(values) == self.depth > LAYERS:
+        if len(values) == self.depth > self.variant.layers:
             values = [values[i] for i in self.kept]
         if not values or not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
             return values
@@ -155,13 +158,10 @@ class _Shrinker:
             return [min(value, LAYERS) for value in values]
         if _LAYER_LIST.fullmatch(name) and self.depth:
             return [value for value in values if value < len(self.kept)] or [len(self.kept) - 1]
-        widths = (
-            self.variant.lists
-            and _WIDTH_LIST.fullmatch(name)
-            and min(values) >= 16
-            and max(values) > self.variant.width
-        )
-        return [max(16, 16 * round(2 * value / values[0])) for value in values] if widths else values
+        if not (self.variant.lists and _WIDTH_LIST.fullmatch(name)) or min(values) < 16:
+            return values
+        shrunk = [max(16, 16 * round(2 * value / values[0])) for value in values]
+        return shrunk if max(values) > self.variant.width else values
 
     def tokens(self) -> dict[str, int]:
         """Special tokens stay different from each other and inside the vocabulary."""
@@ -174,10 +174,10 @@ def _largest(value: Any) -> int:
     return max((v for v in values if isinstance(v, int)), default=-1)
 
 
-def _covering(per_layer: list[Any]) -> list[int]:
-    """Layers to keep, in order: the first of each kind, and at least `LAYERS` of them."""
+def _covering(fewest: int, per_layer: list[Any]) -> list[int]:
+    """Layers to keep, in order: the first of each kind, and at least `fewest` of them."""
     first: dict[str, int] = {}
     for i, kinds in enumerate(zip(*per_layer, strict=True) if per_layer else ()):
         first.setdefault(repr(kinds), i)
     kept = sorted(first.values())[:_MOST_KINDS]
-    return kept if len(kept) >= LAYERS else sorted({*kept, *range(LAYERS)})[:LAYERS]
+    return kept if len(kept) >= fewest else sorted({*kept, *range(fewest)})[:fewest]

@@ -53,9 +53,7 @@ def _analyzed(module: Any, inputs: Inputs) -> Row:
             "trace": traceback.format_exc()[-3000:],
         }
     seconds = _since(started)
-    failed = [
-        f"{check.check}: {check.detail} (error {check.error})" for check in report.verification if not check.passed
-    ]
+    failed = [f"{c.check}: {c.detail} (error {c.error})" for c in report.verification if not c.passed]
     steps = report.system.steps
     depth = declared(module, module.config, steps)
     return {
@@ -67,7 +65,7 @@ def _analyzed(module: Any, inputs: Inputs) -> Row:
         "kinds": {kind: sum(step.kind == kind for step in steps) for kind in ("residual", "plain", "transition")},
         "names": [step.name for step in steps],
         "blocks": depth.blocks,
-        "block residual": depth.residual,
+        "updates": depth.updates,
         "broken": list(depth.broken),
         "checks": len(report.verification),
         "errors": {check.check: check.error for check in report.verification},

@@ -160,6 +160,11 @@ def rule_name(op: Any) -> str | None:
     return next((name for name in op_name(op) if name in RULES), None)
 
 
+def moves(value: Any) -> bool:
+    """Whether a value can carry a tangent."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
 def is_constant(op: Any) -> bool:
     return op_name(op)[1] in CONSTANT
 

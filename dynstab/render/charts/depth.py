@@ -112,9 +112,13 @@ def _gains(report: Report) -> Panel:
     high = paint.values([step.largest_singular_value for step in steps], positive=True)
     gains = [None if chi is None else chi**0.5 for chi in paint.values([s.rms_gain for s in steps], positive=True)]
     growth = paint.values([step.norm_growth for step in steps], positive=True)
-    panel.line("σ min", x, low, data, width=0.7, mode="lines")
-    band = "tonexty" if panel.traces else None
-    panel.line("σ max", x, high, data, width=0.7, mode="lines", fill=band, fillcolor=paint.BAND)
+    both = [None not in pair for pair in zip(low, high, strict=True)]
+    floor = [value if known else None for value, known in zip(low, both, strict=True)]
+    ceiling = [value if known else None for value, known in zip(high, both, strict=True)]
+    panel.line("σ min", x, floor, data, width=0.7, mode="lines")
+    panel.line("σ min to σ max", x, ceiling, data, width=0.7, mode="lines", fill="tonexty", fillcolor=paint.BAND)
+    if not all(both):
+        panel.line("σ max", x, high, data, width=0.7, color=paint.PURPLE)
     panel.line("√χ, RMS gain", x, gains, data)
     panel.line("norm growth", x, growth, data, color=paint.ORANGE)
     panel.covered += [*gains, *growth, *high, *_within(low, gains)]

@@ -51,8 +51,8 @@ def tiles(report: Report) -> list[Tile]:
     margin = "" if verdict.margin is None else f"{number(verdict.margin)} nat from the nearest limit, "
     return [
         Tile(question="Where", answer=where, detail=cause),
-        _gain_tile("Gradient, back to the input", network.log_gradient_gain),
-        _gain_tile("Signal, through to the output", network.log_signal_gain),
+        _gain_tile("Gradient, last state to first", network.log_gradient_gain),
+        _gain_tile("Signal, first state to last", network.log_signal_gain),
         Tile(
             question="How sure",
             answer=f"{verdict.confidence} confidence",
