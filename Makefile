@@ -28,6 +28,8 @@ demo: $(VENV)/.dynstab-demo
 	@$(BIN)/dynstab demo --out $(SCRATCH)
 
 test: $(VENV)/.dynstab-test
+	@command -v $${CHROMIUM:-chromium} google-chrome >/dev/null || \
+		echo "no chromium: tests in a browser are skipped; apt-get install chromium, or CHROMIUM=/path/to/it" >&2
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 check: $(VENV)/.dynstab-test,dev

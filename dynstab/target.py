@@ -13,7 +13,7 @@ from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.core.report import ModelInfo
 from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
-from dynstab.systems.depth import DepthSystem, depth_system
+from dynstab.systems.depth import DepthSystem, batch_size, depth_system
 from dynstab.systems.trajectory import Trajectory
 
 MADE_UP_INPUTS = 8
@@ -56,7 +56,10 @@ class Target:
             return None
         dim = trajectory.states[0].layout.sample_dims[0]
         few = first_inputs(self.inputs, fewer, trajectory.samples, dim)
-        return self.system(few, verify=False).trajectory
+        reference = self.system(few, verify=False).trajectory
+        # A single input can look simpler (a mask with one entry is a number): then all inputs serve.
+        alike = [state.size for state in reference.states] == [state.size for state in trajectory.states]
+        return reference if alike else None
 
     @property
     def training_dtype(self) -> torch.dtype:
@@ -106,7 +109,7 @@ def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Ta
     if not any(tensor.numel() for tensor in _tensors(given)):
         raise InputError("the inputs hold no number", expected="sizes from 1 up in every dimension")
     if config.samples is not None:
-        given = first_inputs(given, config.samples, _batch(given), 0)
+        given = first_inputs(given, config.samples, batch_size(_tensors(given)), 0)
     half = {parameter.dtype for parameter in model.module.parameters()} & {torch.float16, torch.bfloat16}
     dtype = getattr(torch, config.dtype) if config.dtype else torch.float32 if half else None
     return Target(loaded=model, inputs=given, config=config, dtype=dtype, device=_device(config.device))
@@ -129,11 +132,6 @@ def _device(name: str) -> torch.device | None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r}, but this torch sees no CUDA device", remedy="use --device cpu")
     return device
-
-
-def _batch(inputs: Inputs) -> int | None:
-    sizes = {t.shape[0] for t in _tensors(inputs) if t.ndim}
-    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

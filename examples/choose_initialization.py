@@ -52,7 +52,7 @@ def crossing(variances: list[float], gains: list[float]) -> float:
     return math.nan
 
 
-def main(*, width: int = 256, depth: int = 40, effort: Literal["quick", "standard", "thorough"] = "standard") -> float:
+def main(*, width: int = 256, depth: int = 40, effort: Literal["quick", "standard", "thorough"] = "quick") -> float:
     variances = [1.0, 1.4, 1.6, 1.8, 2.0, 2.5]
     config = dynstab.Config(k=1, effort=effort)
     gains = []

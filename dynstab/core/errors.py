@@ -58,3 +58,8 @@ class MemoryBudgetError(DynstabError):
 
 class ReportError(DynstabError):
     """A report file that cannot be read or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type's name where it has none: for a message of one sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -187,8 +187,3 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
         raise ReportError(
             f"{path} cannot be written ({error.strerror or error})", remedy="choose a writable path"
         ) from error
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of report.json."""
-    return Report.model_json_schema(by_alias=True)

@@ -45,7 +45,9 @@ def signal_profile(facts: Facts) -> dict[int, float]:
         value = log(state.rms)
         if broken(state) or value is None:
             break
-        logs[state.index] = value
+        # An input of zeros has no size to compare with: signals are counted from the first state that has one.
+        if logs or value > -math.inf:
+            logs[state.index] = value
     profile = _differences(logs, backward=False)
     inner = {index: value for index, value in profile.items() if not _is_end(facts, index)}
     return inner or profile

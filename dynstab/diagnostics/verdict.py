@@ -13,7 +13,7 @@ from dynstab.diagnostics.readings import Reading
 from dynstab.diagnostics.thresholds import CLAIM_SAMPLES, CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
 from dynstab.diagnostics.words import count, factor, magnitude, number, spans
 
-_IN_THE_HEADLINE = ("DS101", "DS102", "DS201", "DS202", "DS902")
+_IN_THE_HEADLINE = ("DS101", "DS102", "DS201", "DS202", "DS401", "DS901", "DS902")
 _MANY_DOUBTS = 3
 
 

@@ -64,15 +64,13 @@ def largest_singular_values(
     while True:
         space.expand()
         values, residuals, ritz = space.triplets()
-        enough = values.shape[1] >= k
-        done = enough and bool(((residuals <= rtol * values + space.noise[:, None])[:, :k]).all())
+        done = values.shape[1] >= k and bool((residuals <= rtol * values + space.noise[:, None])[:, :k].all())
         if done or space.exhausted or space.products + 2 * width > budget:
             break
     left, right = space.vectors(ritz, k)
-    values, residuals = _pad(values, k), _pad(residuals, k)
     result = SingularTriplets(
-        values=values,
-        errors=residuals + space.noise[:, None],
+        values=_pad(values, k),
+        errors=_pad(residuals, k) + space.noise[:, None],
         label=Label.CERTIFIED,
         method=f"block Golub-Kahan, block {width}, basis {space.size}",
         products=space.products,

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import pi
 
 import torch
@@ -40,15 +41,7 @@ def transient_growth(matrices: Tensor, *, powers: int = 64) -> Result:
     """
     bad = non_finite_samples(matrices)
     clean = matrices.double().masked_fill(bad[:, None, None], 0.0)
-    power, best = clean, torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
-    for _ in range(powers):
-        overflow = non_finite_samples(power)
-        power = power.masked_fill(overflow[:, None, None], 0.0)
-        best = best.masked_fill(overflow, torch.inf)
-        # The Frobenius norm is cheap and never smaller: most powers of a decaying matrix end here.
-        if bool((torch.linalg.matrix_norm(power) > best).any()):
-            best = torch.maximum(best, torch.linalg.matrix_norm(power, 2))
-        power = power @ clean
+    best = torch.tensor([_largest_power(matrix, powers) for matrix in clean], dtype=torch.float64).to(clean.device)
     result = Result(
         values=best[:, None],
         errors=(rounding(matrices.dtype, *matrices.shape[1:]) * best)[:, None],
@@ -56,6 +49,29 @@ def transient_growth(matrices: Tensor, *, powers: int = 64) -> Result:
         method=f"norms of the first {powers} powers",
     )
     return blank(result, bad)
+
+
+def _largest_power(matrix: Tensor, powers: int) -> float:
+    """max ||A^k||: the Frobenius norm is cheap and never smaller, so that few powers need a decomposition."""
+    sizes = [float(torch.linalg.matrix_norm(power)) for power in _powers(matrix, powers)]
+    if len(sizes) < powers:
+        return torch.inf
+    largest = sizes.index(max(sizes)) + 1
+    best = float(torch.linalg.matrix_norm(torch.linalg.matrix_power(matrix, largest), 2))
+    for size, power in zip(sizes, _powers(matrix, powers), strict=True):
+        if size > best:
+            best = max(best, float(torch.linalg.matrix_norm(power, 2)))
+    return best
+
+
+def _powers(matrix: Tensor, count: int) -> Iterator[Tensor]:
+    """A, A^2, ... up to the `count`-th, or to the last one that does not overflow."""
+    power = matrix
+    for _ in range(count):
+        if not bool(power.isfinite().all()):
+            return
+        yield power
+        power = power @ matrix
 
 
 def kreiss_constant(matrices: Tensor, eigenvalues: Result, *, angles: int = 24, radii: int = 9) -> Result:

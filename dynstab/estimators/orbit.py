@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dynstab.core.errors import InputError
-from dynstab.linear.jacobian import Linearizer
+from dynstab.linear.linearizer import Linearizer
 from dynstab.linear.operator import LinearOperator
 
 _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below

@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from scipy.linalg.lapack import dgejsv  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,9 +51,34 @@ def log_singular_values(
         raise ValueError("a product needs at least one factor")
     bad = non_finite_samples(*factors)
     chain, scale = _scaled([factor.double().masked_fill(bad[:, None, None], 0.0) for factor in factors])
+    settled = _passes(chain, tolerance, passes, floor)
+    values, order = (settled.logs + scale[:, None]).sort(dim=1, descending=True)
+    still = f"still moving by {float(settled.change.max()):.1e} nat after {settled.count} passes"
+    result = Result(
+        values=values,
+        errors=(settled.change + settled.noise).gather(1, order),
+        label=Label.EXACT if settled.done else Label.ESTIMATE,
+        method=f"product QR, {settled.count} passes over {len(factors)} factors{settled.finish}",
+        outcome=CONVERGED if settled.done else still,
+    )
+    return blank(result, bad)
+
+
+class _Settled(NamedTuple):
+    """ln |R_ii| after the last pass, how much that changed them, and what rounding did; (samples, k) each."""
+
+    logs: Tensor
+    change: Tensor
+    noise: Tensor
+    done: bool
+    count: int
+    finish: str = ""
+
+
+def _passes(chain: list[Tensor], tolerance: float, passes: int, floor: float) -> _Settled:
+    """Pass after pass until nothing changes, or until a Jacobi SVD can finish."""
     chain, logs, first_doubt = _transposed_pass(chain, floor)
-    noise = first_doubt
-    change, done, count, finish = torch.full_like(logs, torch.inf), False, 1, ""
+    change, noise, done, count = torch.full_like(logs, torch.inf), first_doubt, False, 1
     while not done and count < passes:
         chain, following, doubt = _transposed_pass(chain)
         change, logs, count = _change(following, logs), following, count + 1
@@ -61,17 +87,9 @@ def log_singular_values(
         if not done and count == _PASSES_BEFORE_JACOBI:
             polished = _jacobi(chain, logs)
             if polished is not None:
-                logs, change, done, finish = polished, torch.zeros_like(polished), True, " and a Jacobi SVD"
                 noise = noise.amax(dim=1, keepdim=True).expand_as(polished)
-    values, order = (logs + scale[:, None]).sort(dim=1, descending=True)
-    result = Result(
-        values=values,
-        errors=(change + noise).gather(1, order),
-        label=Label.EXACT if done else Label.ESTIMATE,
-        method=f"product QR, {count} passes over {len(factors)} factors{finish}",
-        outcome=CONVERGED if done else f"still moving by {float(change.max()):.1e} nat after {count} passes",
-    )
-    return blank(result, bad)
+                return _Settled(polished, torch.zeros_like(polished), noise, True, count, " and a Jacobi SVD")
+    return _Settled(logs, change, noise, done, count)
 
 
 def _scaled(factors: list[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Size, Tensor, fx
 
-from dynstab.linear.plan import Record
+from dynstab.linear.record import Record
 from dynstab.linear.rules.shapes import align, sum_to
 from dynstab.linear.rules.table import Diagonal, Factor, Linearisation
 

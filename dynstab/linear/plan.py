@@ -1,9 +1,4 @@
-"""What a tape will do, worked out once from the graph's structure: nothing is computed here.
-
-Pointwise ops are collected into regions. A node inside a region never gets a tangent of its
-own: where the region ends, the tangents of its roots are multiplied by factors that were
-multiplied out beforehand, so that a chain of pointwise ops costs one multiplication a sweep.
-"""
+"""What a tape will do, worked out once from the graph's structure: nothing is computed here."""
 
 from __future__ import annotations
 
@@ -16,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dynstab.linear.record import Record
+from dynstab.linear.regions import distinct, form_regions
 from dynstab.linear.rules.table import (
     FIRST_OUTPUT_ONLY,
-    Call,
     Slot,
     bind,
     is_constant,
@@ -26,67 +22,6 @@ from dynstab.linear.rules.table import (
     moves,
     rule_name,
 )
-
-# With more roots than this, tangents in between are cheaper than one product per root.
-_MOST_ROOTS = 4
-
-
-@dataclass(slots=True)
-class Record:
-    """One op that carries tangents.
-
-    Attributes:
-        node: the recorded call. template: its arguments by name, `live` those that are nodes.
-        slots, inputs: its moving arguments, and the nodes that hold them.
-        outputs: the nodes that hold its results, by position (None: nobody uses it).
-        several: tangents of the result are a sequence. rule: its key in the table, None for the fallback.
-        pointwise: its rule answers with a `Diagonal`. mixed: dtypes of inputs and result differ.
-        through: of a pointwise op, which inputs are replaced by the roots behind them.
-        roots: of a pointwise op, the nodes whose tangents it multiplies. inside: it gets no tangent.
-        expanded: a later record looks through this one at its roots.
-        read_registers, written_registers: where a sweep finds and leaves tangents (-1: nowhere).
-        dead: the registers that nothing reads afterwards.
-    """
-
-    node: fx.Node
-    template: dict[str, Any]
-    live: tuple[tuple[str, Any], ...]
-    slots: tuple[Slot, ...]
-    inputs: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node | None, ...]
-    several: bool
-    rule: str | None
-    pointwise: bool
-    mixed: bool
-    through: tuple[bool, ...] = ()
-    roots: tuple[fx.Node, ...] = ()
-    inside: bool = False
-    expanded: bool = False
-    read_registers: tuple[int, ...] = ()
-    written_registers: tuple[int, ...] = ()
-    dead: tuple[int, ...] = ()
-
-    @property
-    def result(self) -> fx.Node:
-        """The node of the result of an op that has one."""
-        node = self.outputs[0]
-        assert node is not None
-        return node
-
-    @property
-    def reads(self) -> tuple[fx.Node, ...]:
-        """Whose tangents a sweep reads here."""
-        return self.roots if self.pointwise else self.inputs
-
-    def call(self, values: Mapping[fx.Node, Any]) -> Call:
-        arguments = dict(self.template)
-        for name, held in self.live:
-            arguments[name] = (
-                values[held]
-                if isinstance(held, fx.Node)
-                else [values[item] if isinstance(item, fx.Node) else item for item in held]
-            )
-        return Call(self.node.target, arguments, self.slots, values[self.node])
 
 
 @dataclass(frozen=True)
@@ -116,7 +51,7 @@ def plan_between(
     drafts = _Drafts(list(nodes), source, values)
     target_nodes = tuple(drafts.canonical(node) for node in target)
     records = tuple(drafts.records(target_nodes))
-    _form_regions(records, set(target_nodes))
+    form_regions(records, set(target_nodes))
     executed = [record for record in records if not record.inside]
     registers = _number(source, target_nodes, executed)
     _assign(executed, registers, {registers[node] for node in target_nodes if node in registers})
@@ -211,49 +146,8 @@ def _moving_slots(live: tuple[tuple[str, Any], ...], moving: set[fx.Node]) -> It
             yield from ((name, i) for i, item in enumerate(held) if isinstance(item, fx.Node) and item in moving)
 
 
-def _form_regions(records: tuple[Record, ...], target: set[fx.Node]) -> None:
-    """Decide which pointwise records lie inside a region, and what each one multiplies."""
-    consumers: dict[fx.Node, list[Record]] = defaultdict(list)
-    for record in records:
-        for node in record.inputs:
-            consumers[node].append(record)
-    interior: dict[fx.Node, Record] = {}
-    for record in records:
-        if not record.pointwise:
-            continue
-        if record.mixed:
-            record.through, record.roots = (False,) * len(record.inputs), _distinct(record.inputs)
-            continue
-        record.through = tuple(node in interior for node in record.inputs)
-        record.roots = _roots(record, interior)
-        behind = [interior[node] for node in record.inputs if node in interior]
-        if len(record.roots) > _MOST_ROOTS and behind:
-            for other in behind:
-                other.inside = False
-                interior.pop(other.result, None)
-            record.through, record.roots = (False,) * len(record.inputs), _distinct(record.inputs)
-        else:
-            for other in behind:
-                other.expanded = True
-        users = consumers[record.result]
-        if record.result in target or not all(user.pointwise and not user.mixed for user in users):
-            continue
-        # Two roots in several places would be multiplied out in each of them.
-        if len(record.roots) == 1 or len(users) == 1:
-            record.inside = True
-            interior[record.result] = record
-
-
-def _roots(record: Record, interior: Mapping[fx.Node, Record]) -> tuple[fx.Node, ...]:
-    return _distinct(root for node in record.inputs for root in (interior[node].roots if node in interior else (node,)))
-
-
-def _distinct(nodes: Iterable[fx.Node]) -> tuple[fx.Node, ...]:
-    return tuple(dict.fromkeys(nodes))
-
-
 def _number(source: tuple[fx.Node, ...], target: tuple[fx.Node, ...], executed: list[Record]) -> dict[fx.Node, int]:
-    registers = {node: number for number, node in enumerate(_distinct(source))}
+    registers = {node: number for number, node in enumerate(distinct(source))}
     for record in executed:
         for node in record.outputs:
             if node is not None:

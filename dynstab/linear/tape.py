@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from dynstab.linear.diagonal import combine, diagonal
 from dynstab.linear.fallback import fall_back
-from dynstab.linear.plan import Plan, Record, plan_between
+from dynstab.linear.plan import Plan, plan_between
+from dynstab.linear.record import Record
 from dynstab.linear.rules.table import RULES, Call, Diagonal, Factor, Linearisation, Pull, Push, UnsupportedForm
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from dynstab.linear.layout import Layout
 from dynstab.linear.memory import in_chunks
 from dynstab.linear.operator import JacobianOperator, RelaidOperator
-from dynstab.linear.plan import Record
+from dynstab.linear.record import Record
 from dynstab.linear.rules.table import Call, Push
 from dynstab.linear.tape import Instruction
 from dynstab.linear.tape_operator import TapeOperator

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dynstab.core.errors import InputError, LoadError
+from dynstab.core.errors import InputError, LoadError, first_line
 from dynstab.loading.loaded import describe_value
 from dynstab.loading.loader import Options
 from dynstab.loading.probe import Probe
@@ -178,9 +178,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found = _read(path)
     except (OSError, ValueError, SafetensorError, LoadError, TypeError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{os.fspath(path)} cannot be read as inputs ({line})", expected="a .npy, .npz, .pt or .safetensors file"
+            f"{os.fspath(path)} cannot be read as inputs ({first_line(error)})",
+            expected="a .npy, .npz, .pt or .safetensors file",
         ) from error
     if not found:
         raise InputError(f"{os.fspath(path)} holds no tensor", expected="a .npy, .npz, .pt or .safetensors file")

@@ -25,7 +25,7 @@ from torch import nn
 from torch._utils import IMPORT_MAPPING, NAME_MAPPING
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from dynstab.core.errors import LoadError, UnsafePickle
+from dynstab.core.errors import LoadError, UnsafePickle, first_line
 from dynstab.loading.loader import Options
 from dynstab.loading.probe import DAMAGED
 
@@ -113,7 +113,7 @@ def named_globals(stream: BinaryIO, source: str) -> set[str]:
             return _scan(io.BytesIO(archive.read(record)))
     except (*DAMAGED, MemoryError) as error:
         raise LoadError(
-            f"{source} is a pickle, damaged or truncated ({_line(error)})", remedy="write or fetch the file again"
+            f"{source} is a pickle, damaged or truncated ({first_line(error)})", remedy="write or fetch the file again"
         ) from error
 
 
@@ -192,7 +192,7 @@ def _load_restricted(path: Path, allowed: dict[str, Any]) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = _line(ValueError(str(error).rpartition("WeightsUnpickler error:")[2].strip()))
+        reason = first_line(ValueError(str(error).rpartition("WeightsUnpickler error:")[2]))
         raise UnsafePickle(
             f"{path} is a pickle that cannot be read without running code; nothing was executed ({reason})",
             remedy="save it again with torch.save of today, or save model.state_dict() and pass --model REF, "
@@ -203,7 +203,7 @@ def _load_restricted(path: Path, allowed: dict[str, Any]) -> Any:
     except Exception as error:
         # Damaged bytes surface as any of a dozen exception types inside the unpickler.
         raise LoadError(
-            f"{path} is damaged or truncated ({_line(error)})", remedy="write or fetch the file again"
+            f"{path} is damaged or truncated ({first_line(error)})", remedy="write or fetch the file again"
         ) from error
 
 
@@ -218,12 +218,12 @@ def _load_trusted(path: Path) -> Any:
             return pickle.load(file)
     except (AttributeError, ImportError) as error:
         raise LoadError(
-            f"{path} needs a class that cannot be imported ({_line(error)})",
+            f"{path} needs a class that cannot be imported ({first_line(error)})",
             remedy="make it importable (PYTHONPATH), or save model.state_dict() and pass --model path/file.py:factory",
         ) from error
     except Exception as error:
         # A trusted pickle runs the user's code, which may fail in any way.
-        raise LoadError(f"{path} cannot be unpickled ({_line(error)})") from error
+        raise LoadError(f"{path} cannot be unpickled ({first_line(error)})") from error
 
 
 def refuse_disguised(source: str, value: Any) -> None:
@@ -255,7 +255,3 @@ def _modules(value: Any, seen: set[int]) -> Iterator[nn.Module]:
             stack.extend(each.values())
         elif isinstance(each, list | tuple | set):
             stack.extend(each)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -95,14 +95,16 @@ def _doubt(rates: Result, counted: Tensor) -> Tensor:
 
 
 def _singular_values(logs: Result, k: int, whole: bool) -> dict[str, object]:
-    """exp of the logarithms: +inf and 0 where they leave the range of float64."""
+    """exp of the logarithms: +inf and 0 where they leave the range of float64; the smallest is the last not lost."""
     values = logs.values.exp()
     found = logs.with_values(values, torch.where(values > 0, values * logs.errors, 0.0))
     count = found.values.shape[1]
     largest = tuple(summarise(found.column(i), mean="geometric") for i in range(min(k, count)))
     smallest = Estimate.unmeasured("needs the Jacobians of all steps: a state is too large to form them")
     if whole:
-        smallest = summarise(found.column(count - 1), mean="geometric")
+        kept = (logs.values > -torch.inf).sum(dim=1, keepdim=True).sub(1).clamp(min=0)
+        last = found.with_values(found.values.gather(1, kept), found.errors.gather(1, kept))
+        smallest = summarise(last, mean="geometric")
     return {"largest_singular_values": largest, "smallest_singular_value": smallest}
 
 

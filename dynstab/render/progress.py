@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,14 +12,13 @@ from rich.text import Text
 
 from dynstab.core.progress import NullProgress, Progress, Stage
 from dynstab.render.ink import Ink
-from dynstab.render.numbers import duration, plural
 
 
 @contextmanager
-def progress_on(console: Console, *, verbose: bool = False) -> Iterator[Progress]:
-    """Bars that vanish when the block ends; off a terminal nothing, or with `verbose` a line a stage."""
+def progress_on(console: Console) -> Iterator[Progress]:
+    """Bars that vanish when the block ends; off a terminal nothing."""
     if not console.is_terminal or console.is_dumb_terminal:
-        yield LineProgress(console) if verbose else NullProgress()
+        yield NullProgress()
         return
     columns = (
         SpinnerColumn("line" if Ink.of(console).ascii else "dots"),
@@ -63,26 +61,3 @@ class _Bar:
 
     def advance(self, count: int = 1) -> None:
         self._bars.advance(self._task, count)
-
-
-class LineProgress:
-    """One line when a stage ends: "singular values: 24 units in 1.2 s"."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._ink = console, Ink.of(console)
-
-    @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[Stage]:
-        counter, start = _Counter(), time.monotonic()
-        yield counter
-        done = f"{plural(counter.count, 'unit')} in " if counter.count else ""
-        text = self._ink.text(f"{name}: {done}{duration(time.monotonic() - start)}")
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-class _Counter:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def advance(self, count: int = 1) -> None:
-        self.count += count

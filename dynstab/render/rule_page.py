@@ -10,6 +10,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from dynstab.core.flag import Severity
+from dynstab.render.formats.sarif import RuleSummary
 from dynstab.render.ink import Ink
 from dynstab.render.page import SEVERITY_MARKS, SEVERITY_STYLES, Page, line, wrapped
 
@@ -17,17 +18,9 @@ WIDEST = 100
 """Columns of running text that are still easy to read."""
 
 
-class DocumentedRule(Protocol):
+class DocumentedRule(RuleSummary, Protocol):
     """What is shown of a rule. `documentation` is Markdown by heading, in the order to be shown."""
 
-    @property
-    def code(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def severity(self) -> Severity: ...
-    @property
-    def summary(self) -> str: ...
     @property
     def documentation(self) -> Mapping[str, str]: ...
 

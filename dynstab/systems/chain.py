@@ -23,8 +23,8 @@ from dynstab.capture.trace import tracing_context
 from dynstab.capture.verify import deviation, tolerance
 from dynstab.core.errors import DynstabError
 from dynstab.core.report import Check
-from dynstab.linear.jacobian import Linearizer
 from dynstab.linear.layout import Layout
+from dynstab.linear.linearizer import Linearizer
 from dynstab.linear.operator import JacobianOperator, RelaidOperator
 from dynstab.systems.samples import find_layouts
 from dynstab.systems.trajectory import State, Step, Trajectory

@@ -83,7 +83,8 @@ def _refine(sweep: Sweep, low: Cut, high: Cut) -> list[Cut]:
     """Cuts after `low` up to and with `high`."""
     segment = sweep.nodes[low.position + 1 : high.position + 1]
     inner = range(low.position + 1, high.position)
-    if _whole(segment) or coefficient(low, high, sweep.values) is not None:
+    residual = coefficient(low, high, sweep.values) is not None
+    if _whole(segment) or (residual and not _several_blocks(segment)):
         return [high]
     sizes = {p: sweep.sizes[p] for p in inner if sweep.valid(p)}
     if not sizes:
@@ -117,3 +118,11 @@ def _whole(segment: list[fx.Node]) -> bool:
     if products <= _FEW_PRODUCTS:
         return True
     return products <= _BLOCK_PRODUCTS and bool(common_path(node.meta.get("path", "") for node in segment))
+
+
+def _several_blocks(segment: list[fx.Node]) -> bool:
+    """Whether a long stretch runs through several members of one list: no single update, though a skip spans it all."""
+    paths = [path for node in segment if is_mixing(node) and (path := node.meta.get("path", ""))]
+    shared = common_path(paths)
+    members = {path[len(shared) :].lstrip(".").split(".")[0] for path in paths}
+    return len(paths) > _BLOCK_PRODUCTS and len(members) > 1 and all(member.isdigit() for member in members)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,9 @@ def depth_system(
         chain = find_chain(graph, values)
     except (CaptureError, StateError) as cause:
         subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
-        trajectory, checks = chain_system(subject, _batch(subject.inputs), cause)
+        trajectory, checks = chain_system(subject, batch_size(subject.inputs), cause)
         return DepthSystem(subject=subject, output=None, trajectory=trajectory, checks=checks)
-    batch = _batch(graph.inputs)
+    batch = batch_size(graph.inputs)
     planned = plan_steps(chain, find_cuts(chain, values), values, granularity=granularity, states=states, batch=batch)
     trajectory = _assemble(graph, chain, planned, values, _sample_axis(module, values, planned, batch))
     if verify and trajectory.steps:
@@ -97,7 +97,7 @@ def _sample_axis(
     return None if batch is None else (0, batch)
 
 
-def _batch(inputs: tuple[Tensor, ...]) -> int | None:
+def batch_size(inputs: Iterable[Tensor]) -> int | None:
     """How many inputs there are, if the tensors among them agree on their first dimension."""
     sizes = {tensor.shape[0] for tensor in inputs if tensor.ndim > 0}
     return sizes.pop() if len(sizes) == 1 else None

@@ -28,7 +28,8 @@ def find_layouts(
     dim, batch = axis
     dims = _follow(states, pushes, batch, dim)
     if dims is None:
-        return whole, True
+        # A vector whose entries mix is one input that came without a batch.
+        return whole, any(t.ndim > 1 for t in states[0])
     return [
         Layout(shapes=layout.shapes, samples=batch, sample_dims=found)
         for layout, found in zip(whole, dims, strict=True)
@@ -62,7 +63,8 @@ def _first_only(tensor: Tensor, dim: int) -> Tensor:
 def _confined(tangent: Tensor, batch: int, expected: int) -> int | None:
     """The dimension of size `batch` along which only the first entry moves; the expected one is tried first."""
     for dim in sorted(range(tangent.ndim), key=lambda d: d != expected):
-        if tangent.shape[dim] == batch and not tangent.narrow(dim, 1, batch - 1).any():
+        # NaN is no evidence: 0 times NaN in a weight reaches every input.
+        if tangent.shape[dim] == batch and not tangent.narrow(dim, 1, batch - 1).nan_to_num().any():
             return dim
     return None
 

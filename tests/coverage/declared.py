@@ -45,7 +45,8 @@ def declared(module: nn.Module, config: PretrainedConfig, steps: Sequence[StepIn
         counts = {path: sum(step.kind != "plain" for step in inside) for path, inside in found.items()}
         blocks, updates = blocks + len(stack), updates + sum(counts.values())
         entry = next(path for path, inside in found.items() if inside)
-        joins = found[entry][0].kind == "transition"
+        first = found[entry][0].index
+        joins = any(step.kind == "transition" for step in steps[max(0, first - 1) : first + 1])
         alike: dict[str, set[int]] = defaultdict(set)
         for path, count in counts.items():
             if not (joins and path == entry):
@@ -57,15 +58,12 @@ def declared(module: nn.Module, config: PretrainedConfig, steps: Sequence[StepIn
 
 
 def _counts(config: PretrainedConfig) -> set[int]:
-    found: set[int] = set()
-    for name, value in vars(config).items():
-        if isinstance(value, PretrainedConfig):
-            found |= _counts(value)
-        elif is_layer_count(name) and isinstance(value, int):
-            found.add(value)
-        elif name == "depths" and isinstance(value, list | tuple):
-            found |= set(value)
-    return found
+    """Layer counts; where there are `depths`, the other counts are of stages."""
+    nested = [value for value in vars(config).values() if isinstance(value, PretrainedConfig)]
+    depths = getattr(config, "depths", None)
+    counts = {value for name, value in vars(config).items() if is_layer_count(name) and isinstance(value, int)}
+    own = set(depths) if isinstance(depths, list | tuple) else counts
+    return own.union(*map(_counts, nested))
 
 
 def _stacks(module: nn.Module, counts: set[int]) -> list[dict[str, nn.Module]]:

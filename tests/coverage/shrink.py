@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 LAYERS, VOCABULARY = 2, 256
+_LEAST_SPREAD = 0.02  # of random weights: some default to 1e-10, at which no input reaches the output
 _MOST_KINDS = 4  # layers of a hybrid, at most
 
 
@@ -77,7 +78,7 @@ _KINDS = {
     "vocabulary": r".*vocab_size|.*codebook_size|num_embeddings",
     "queries": r"(.*_)?(num_(object_)?queries|num_query_tokens|n_latents|num_latents|num_query|num_denoising)",
     "frames": r"max_source_positions",
-    "width": r"(.*_)?(hidden|model|embedding|embeddings|embed|projection|proj|projector|output|encoder|decoder|fusion|bottleneck)"
+    "width": r"(.*_)?(hidden|model|embeddings?|embed|proj(ection|ector)?|output|encoder|decoder|fusion|bottleneck)"
     r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
@@ -128,6 +129,8 @@ class _Shrinker:
             return value if new == list(value) else type(value)(new)
         if value is None and self.variant.fill:
             return next((self.variant.limits[kind] for kind in _OPEN if _PATTERNS[kind].fullmatch(name)), value)
+        if name == "initializer_range" and isinstance(value, float):
+            return max(value, _LEAST_SPREAD)
         if isinstance(value, int) and not isinstance(value, bool):
             new = self.integer(name, value)
             return value if new == value else new

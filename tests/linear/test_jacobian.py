@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dynstab.core.errors import CaptureError, InputError
-from dynstab.linear.jacobian import Linearizer, jacobian
+from dynstab.linear.jacobian import jacobian
+from dynstab.linear.linearizer import Linearizer
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

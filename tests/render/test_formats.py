@@ -16,8 +16,6 @@ from dynstab.core.errors import ConfigError
 from dynstab.core.flag import Severity
 from dynstab.core.report import Report
 from dynstab.render import formats, render
-from dynstab.render.formats import console, html, junit, markdown, sarif
-from dynstab.render.formats import json as json_format
 from dynstab.render.formats.sarif import artifact_uri
 
 
@@ -37,13 +35,6 @@ RULES = (
 
 def test_the_formats_are_those_of_the_contract() -> None:
     assert set(formats()) >= {"console", "html", "json", "markdown", "sarif", "junit"}
-
-
-@pytest.mark.parametrize("module", [console, html, json_format, markdown, sarif, junit])
-def test_a_format_names_itself_as_its_file_does(module: object) -> None:
-    assert Path(module.__file__).stem == module.NAME  # type: ignore[attr-defined]
-    assert "/" in module.MEDIA_TYPE  # type: ignore[attr-defined]
-    assert module.EXTENSION.startswith(".")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("format", formats())

@@ -35,18 +35,6 @@ def test_nothing_is_written_off_a_terminal() -> None:
     assert raw.getvalue() == b""
 
 
-def test_verbose_writes_one_line_a_stage_off_a_terminal() -> None:
-    console, raw = _console(terminal=False)
-    with progress_on(console, verbose=True) as progress:
-        _work(progress)
-    lines = raw.getvalue().decode().splitlines()
-    assert [line.split(" in ")[0] for line in lines] == [
-        "sweeps [bold]x: 3 units",
-        "sweeps [bold]x: 3 units",
-        "steps: 2 units",
-    ]
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_terminal_sees_stages_with_their_counts_and_is_left_clean(encoding: str) -> None:
     console, raw = _console(terminal=True, encoding=encoding)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynstab.core.errors import LoadError
+from dynstab.core.errors import LoadError, first_line
 from dynstab.loading.exported_safety import refuse_unsafe_program
 from dynstab.loading.loaded import Inputs, LoadedModel, describe_value
 from dynstab.loading.loader import Loader, Match, Options
@@ -36,9 +36,8 @@ class ExportedLoader(Loader):
                 program = torch.export.load(match.source)
         except Exception as error:
             # The format changes between versions of torch and fails with whatever the reader hits first.
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise LoadError(
-                f"{match.source} is an exported program that this torch cannot read ({line})",
+                f"{match.source} is an exported program that this torch cannot read ({first_line(error)})",
                 remedy=f"export it again with torch {torch.__version__.partition('+')[0]}",
             ) from error
         return LoadedModel(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynstab.core.errors import LoadError
+from dynstab.core.errors import LoadError, first_line
 from dynstab.loading.loaded import LoadedModel
 from dynstab.loading.loader import Loader, Match, Options
 from dynstab.loading.probe import Probe
@@ -41,9 +41,9 @@ class HuggingFaceLoader(Loader):
             raise
         except Exception as error:
             # transformers raises many types for damaged configurations and weights.
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise LoadError(
-                f"{path} is a Hugging Face directory that transformers cannot load ({type(error).__name__}: {line})",
+                f"{path} is a Hugging Face directory that transformers cannot load "
+                f"({type(error).__name__}: {first_line(error)})",
                 remedy="check that all shards are there and whole",
             ) from error
         return LoadedModel(module=module, source=match.source, format=match.format, notes=notes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dynstab.core.errors import LoadError, UnsafePickle
+from dynstab.core.errors import LoadError, UnsafePickle, first_line
 from dynstab.loading.loaded import LoadedModel
 from dynstab.loading.loader import Loader, Match, Options
 from dynstab.loading.probe import Probe
@@ -35,9 +35,8 @@ class TorchScriptLoader(Loader):
                 scripted = reader.import_ir_module(unit, match.source, torch.device("cpu"), {}, False)
         except Exception as error:
             # The reader in C++ answers damaged bytes with whatever its containers throw.
-            line = (str(error).strip().splitlines() or ["unknown"])[0]
             raise LoadError(
-                f"{match.source} is TorchScript, damaged or of another version ({line})",
+                f"{match.source} is TorchScript, damaged or of another version ({first_line(error)})",
                 remedy="write the file again with this version of torch",
             ) from error
         if "forward" not in scripted._method_names():

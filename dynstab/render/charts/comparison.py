@@ -16,7 +16,7 @@ from dynstab.render.charts import paint
 DEPTH = (
     "Along depth",
     "From top to bottom: the relative gradient gain from the output back to each state, the gain √χ of each step, and "
-    "the size of the signal. Steps of the same name stand above each other.",
+    "the size of the signal. Steps of the same name stand above each other if most steps have a counterpart.",
 )
 EXPONENTS = ("Finite-time exponents", "ln σ of the whole over its length, from the largest down, with error bars.")
 COLORS = (paint.BLUE, paint.ORANGE, paint.GREEN, paint.PURPLE, "#c9a000", "#56a7d9", "#7a5230", paint.GREY)
@@ -51,7 +51,8 @@ def _depth(comparison: Comparison) -> go.Figure:
                 drawing.add_trace(trace, row=row, col=1)
                 scale += y
         paint.decade_axis(drawing, scale, row=row, col=1, title={"text": panel.title, "font": {"size": 11}})
-    drawing.update_xaxes(range=[-0.9, len(comparison.steps) - 0.1])
+    last = max((max(_places(comparison, i).values(), default=0) for i in range(len(comparison.names))), default=0)
+    drawing.update_xaxes(range=[-0.9, last + 0.9])
     drawing.update_xaxes(title_text="step", row=3, col=1)
     return drawing
 
@@ -86,9 +87,11 @@ def _line(number: int) -> dict[str, object]:
 
 
 def _places(comparison: Comparison, number: int) -> dict[int, int]:
-    """The row of each step of a report."""
+    """Where each step of a report stands: in its row among the matched steps, or, where few match, at its index."""
+    shared = sum(None not in step.indices for step in comparison.steps)
+    together = 2 * shared >= len(comparison.steps)
     rows = ((step.indices[number], row) for row, step in enumerate(comparison.steps))
-    return {index: row for index, row in rows if index is not None}
+    return {index: row if together else index for index, row in rows if index is not None}
 
 
 def _state_series(field: str, points: Callable[[Report], Iterator[tuple[int, str, Estimate]]]) -> Callable:

@@ -20,7 +20,7 @@ ABOUT = (
     "the gain of each step, with the range from its smallest to its largest singular value as a band; the size of the "
     "signal; the exponents of each step, with the leading ones of the whole as lines. All but the last are logarithmic."
 )
-PANEL = 170
+PANEL = 185
 """Pixels of a panel's height."""
 
 Numbers = list[float | None]
@@ -69,7 +69,7 @@ def figure(report: Report) -> go.Figure | None:
     panels = [panel for panel in (make(report) for make in _PANELS) if panel.traces]
     if not panels:
         return None
-    gap = 0.22 / len(panels)
+    gap = 0.3 / len(panels)
     drawing = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=gap if panels[1:] else 0)
     paint.dress(drawing, height=90 + PANEL * len(panels))
     for row, panel in enumerate(panels, 1):
@@ -82,7 +82,7 @@ def _place(drawing: go.Figure, row: int, panel: Panel) -> None:
     """A panel with its own axis, its legend on top of it."""
     legend = "legend" if row == 1 else f"legend{row}"
     for trace in panel.traces:
-        drawing.add_trace(trace.update(legend=legend, showlegend=True), row=row, col=1)
+        drawing.add_trace(trace.update(legend=legend, showlegend=trace.showlegend is not False), row=row, col=1)
     title = {"text": panel.title, "font": {"size": 11}}
     if panel.logarithmic:
         paint.decade_axis(drawing, panel.covered, row=row, col=1, title=title)
@@ -115,7 +115,7 @@ def _gains(report: Report) -> Panel:
     both = [None not in pair for pair in zip(low, high, strict=True)]
     floor = [value if known else None for value, known in zip(low, both, strict=True)]
     ceiling = [value if known else None for value, known in zip(high, both, strict=True)]
-    panel.line("σ min", x, floor, data, width=0.7, mode="lines")
+    panel.line("σ min", x, floor, data, width=0.7, mode="lines", showlegend=False)
     panel.line("σ min to σ max", x, ceiling, data, width=0.7, mode="lines", fill="tonexty", fillcolor=paint.BAND)
     if not all(both):
         panel.line("σ max", x, high, data, width=0.7, color=paint.PURPLE)

@@ -1,1 +1,1 @@
-"""One format a file: its NAME, MEDIA_TYPE and EXTENSION, and `render(report, **options) -> str`."""
+"""One format a file of that name: `render(report, **options) -> str`."""

@@ -18,8 +18,6 @@ from dynstab.render.sections.provenance import footnotes, provenance
 from dynstab.render.sections.steps import steps
 from dynstab.render.sections.verdict import verdict
 
-NAME, MEDIA_TYPE, EXTENSION = "console", "text/plain", ".txt"
-
 
 def render(report: Report, *, width: int = 100, all_steps: bool = False) -> str:
     """The page as plain text, without color."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from dynstab.core.report import Report
 
-NAME, MEDIA_TYPE, EXTENSION = "html", "text/html", ".html"
-
 
 def render(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -> str:
     """The page, which also reads without a script.

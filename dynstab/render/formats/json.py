@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dynstab.core.report import Report
 
-NAME, MEDIA_TYPE, EXTENSION = "json", "application/json", ".json"
-
 
 def render(report: Report) -> str:
     """The report as JSON text, non-finite numbers as strings."""

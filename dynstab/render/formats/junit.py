@@ -12,8 +12,6 @@ from dynstab.render.formats.sarif import RuleSummary
 from dynstab.render.ink import printable
 from dynstab.render.numbers import brief, evidence
 
-NAME, MEDIA_TYPE, EXTENSION = "junit", "application/xml", ".xml"
-
 
 def render(report: Report, *, rules: Iterable[RuleSummary] = ()) -> str:
     """A rule's case fails where it found a warning or an error; its evidence is in system-out.

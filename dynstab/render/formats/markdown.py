@@ -17,8 +17,6 @@ from dynstab.render.sections.provenance import circumstances
 from dynstab.render.sections.verdict import NOTHING, confidence, incomplete, subject
 from dynstab.render.table import QUANTITIES, Gap, Quantity, Row, condensed, note_missing, rows, usual_label
 
-NAME, MEDIA_TYPE, EXTENSION = "markdown", "text/markdown", ".md"
-
 _SIGNS = {
     "stable": "🟢", "exploding": "🔴", "vanishing": "🟣", "mixed": "🟠", "inconclusive": "⚪",
     Severity.ERROR: "🔴", Severity.WARNING: "🟠", Severity.INFO: "🔵",

@@ -18,8 +18,6 @@ from dynstab.core.flag import Flag, Severity
 from dynstab.core.report import Report
 from dynstab.render.ink import printable
 
-NAME, MEDIA_TYPE, EXTENSION = "sarif", "application/sarif+json", ".sarif"
-
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 _REFERENCE = re.compile(r"(?P<file>.+\.py):[A-Za-z_][\w.]*")
 

@@ -61,6 +61,13 @@ def tiles(report: Report) -> list[Tile]:
     ]
 
 
+def _evidence(value: object) -> str:
+    """A piece of evidence; a list of indices in runs."""
+    if isinstance(value, list) and value and all(type(each) is int for each in value):
+        return ranges(value)
+    return printable(evidence(value))
+
+
 def _whole(where: str) -> str:
     return "the whole network" if where == "network" else where
 
@@ -86,7 +93,7 @@ def flags(report: Report) -> list[dict[str, Any]]:
 
 
 def _flag(flag: Flag) -> dict[str, Any]:
-    few = len(flag.steps) <= FEW_STEPS
+    few = len(flag.steps) <= FEW_STEPS and flag.where != "network"
     return {
         "code": printable(flag.code),
         "name": printable(flag.name),
@@ -95,9 +102,9 @@ def _flag(flag: Flag) -> dict[str, Any]:
         "where": "" if flag.steps and flag.where.startswith("step") else _whole(printable(flag.where)),
         "message": printable(flag.message),
         "advice": [printable(advice) for advice in flag.advice],
-        "evidence": [(name.replace("_", " "), evidence(value)) for name, value in flag.evidence.items()],
+        "evidence": [(name.replace("_", " "), _evidence(value)) for name, value in flag.evidence.items()],
         "steps": list(flag.steps) if few else [],
-        "span": "" if few else ranges(flag.steps),
+        "span": "" if few or flag.where == "network" else ranges(flag.steps),
     }
 
 

@@ -40,6 +40,14 @@ function repaint() {
   for (const { plot } of dynstab.plots.values()) Plotly.relayout(plot, { template: template() });
 }
 
+// On a phone, legends between panels are short and stand in two columns.
+function squeeze(layout) {
+  layout.margin = { ...layout.margin, l: 48, r: 8 };
+  const legends = Object.keys(layout).filter((name) => name.startsWith("legend"));
+  if (legends.length < 2) return;
+  for (const name of legends) layout[name] = { ...layout[name], entrywidth: 0.49, entrywidthmode: "fraction", font: { size: 10 } };
+}
+
 async function draw(name, figure) {
   const plot = $("chart-" + name);
   plot.textContent = "";
@@ -47,7 +55,7 @@ async function draw(name, figure) {
   const narrow = plot.clientWidth < 520;
   const layout = { ...figure.layout, template: template(), autosize: true };
   if (touch) layout.dragmode = false;
-  if (narrow) layout.margin = { ...layout.margin, l: 48, r: 8 };
+  if (narrow) squeeze(layout);
   const buttons = ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d"];
   await Plotly.newPlot(plot, figure.data, layout, {
     responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons, displayModeBar: touch ? false : "hover",
@@ -78,7 +86,7 @@ function printing() {
   let closed = [];
   let theme;
   window.addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
+    closed = [...document.querySelectorAll("details:not([open], .silent)")];
     closed.forEach((details) => { details.open = true; });
     theme = document.documentElement.dataset.theme;
     document.documentElement.dataset.theme = "light";
@@ -92,6 +100,12 @@ function printing() {
   });
 }
 
+// How far the page is, for whoever waits for it; with the time in the browser's timeline.
+function reached(mark) {
+  performance.mark(mark);
+  document.documentElement.dataset[mark] = "";
+}
+
 const pause = () => new Promise((resume) => setTimeout(resume));
 
 async function start(begin) {
@@ -103,7 +117,7 @@ async function start(begin) {
   // The room is kept free, so that nothing moves while charts appear.
   for (const name of data.names) $("chart-" + name).style.minHeight = $("chart-" + name).dataset.height + "px";
   await begin(data);
-  document.documentElement.dataset.ready = "";
+  reached("ready");
   // Plotly takes long to start: what can be read and used already comes first.
   await pause();
   if (script) document.head.append(make("script", await script));
@@ -111,5 +125,5 @@ async function start(begin) {
     await draw(name, JSON.parse(data.figures[i]));
     await pause();
   }
-  document.documentElement.dataset.drawn = "";
+  reached("drawn");
 }
