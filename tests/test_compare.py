@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
+from render.conftest import empty, exploding, stable
 
 from dynstab.compare import compare, moved
 from dynstab.core.errors import ConfigError
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.flag import Severity
 from dynstab.core.report import Report, StepInfo
-
-_SPEC = importlib.util.spec_from_file_location("_samples", Path(__file__).parent / "render" / "conftest.py")
-assert _SPEC and _SPEC.loader
-_samples = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_samples)
 
 
 def _estimate(value: float | None, error: float | None = 0.1, label: Label = Label.ESTIMATE) -> Estimate:
@@ -46,7 +40,7 @@ def test_numbers_differ_where_their_errors_do_not_reach(a: Estimate, b: Estimate
 
 
 def test_a_report_does_not_differ_from_itself() -> None:
-    report = _samples.stable()
+    report = stable()
     found = compare([report, report])
     assert found.names == ("models/gpt2.pt (1)", "models/gpt2.pt (2)")
     assert not any(each.moved for each in (*found.network, *found.differences))
@@ -55,10 +49,10 @@ def test_a_report_does_not_differ_from_itself() -> None:
 
 
 def test_findings_come_and_go() -> None:
-    found = compare([_samples.stable(), _samples.exploding()], ["before", "after"])
+    found = compare([stable(), exploding()], ["before", "after"])
     by_code = {flag.code: flag for flag in found.flags}
     assert by_code["DS101"].came and by_code["DS101"].severities == (None, Severity.ERROR)
-    back = compare([_samples.exploding(), _samples.stable()])
+    back = compare([exploding(), stable()])
     assert {flag.code for flag in back.flags if flag.went} >= {"DS101"}
 
 
@@ -68,15 +62,15 @@ def _named(report: Report, names: list[str]) -> Report:
 
 
 def test_steps_are_matched_by_name_and_new_ones_stand_where_they_belong() -> None:
-    first = _named(_samples.empty(), ["a", "b", "relu", "c", "relu"])
-    second = _named(_samples.empty(), ["a", "new", "b", "relu", "relu", "end"])
+    first = _named(empty(), ["a", "b", "relu", "c", "relu"])
+    second = _named(empty(), ["a", "new", "b", "relu", "relu", "end"])
     steps = compare([first, second]).steps
     assert [step.name for step in steps] == ["a", "new", "b", "relu", "c", "relu", "end"]
     assert [step.indices for step in steps] == [(0, 0), (None, 1), (1, 2), (2, 3), (3, None), (4, 4), (None, 5)]
 
 
 def test_a_changed_step_is_found() -> None:
-    report = _samples.stable()
+    report = stable()
     steps = list(report.measurements.steps)
     steps[7] = steps[7].model_copy(update={"rms_gain": _estimate(3.0, 0.01)})
     other = report.model_copy(update={"measurements": report.measurements.model_copy(update={"steps": tuple(steps)})})
@@ -86,6 +80,6 @@ def test_a_changed_step_is_found() -> None:
 
 def test_one_report_is_no_comparison() -> None:
     with pytest.raises(ConfigError, match="two or more"):
-        compare([_samples.stable()])
+        compare([stable()])
     with pytest.raises(ConfigError, match="one each"):
-        compare([_samples.stable(), _samples.stable()], ["only"])
+        compare([stable(), stable()], ["only"])

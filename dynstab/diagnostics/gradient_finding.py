@@ -28,7 +28,7 @@ def gradient_finding(
         severity=reading.severity,
         where=None if stretch else "network",
         steps=stretch.steps if stretch else tuple(step.index for step in facts.system.steps),
-        message=f"Gradients {change(reading.value)} from the output back to the first state"
+        message=f"Gradients {change(reading.value)} from the output back to the first state{reading.without_ends}"
         f"{reading.at_rate(facts.depth)}.",
         evidence=_evidence(facts, reading),
         advice=advice(facts, reading),

@@ -75,7 +75,8 @@ def _broken(facts: Facts) -> Judgement:
 def _trouble(facts: Facts, troubled: tuple[Reading, ...]) -> Judgement:
     signs = {reading.trouble for reading in troubled}
     raw = finite(facts.measurements.network.raw_log_gradient_gain)
-    clauses = "; ".join(_clause(facts, reading) for reading in troubled)
+    first, *others = (_clause(facts, reading) for reading in troubled)
+    clauses = "; ".join([first, *(clause[0].lower() + clause[1:] for clause in others)])
     if len(signs) > 1:
         return Judgement(kind="mixed", reason=f"{clauses}.", readings=troubled)
     gradient = troubled[0].measure == "network.log_gradient_gain"
@@ -89,6 +90,7 @@ def _clause(facts: Facts, reading: Reading) -> str:
     verb = "explode" if reading.trouble > 0 else "vanish"
     if reading.measure == "network.log_gradient_gain":
         way = f"Gradients {verb}: they {change(reading.value)} from the output back to the first state"
+        way += reading.without_ends
         return way + reading.at_rate(facts.depth)
     end = "the last state" if reading.state is None else facts.state_name(reading.state)
     steps = facts.depth if reading.state is None else sum(index < reading.state for index in reading.profile)
@@ -106,7 +108,7 @@ def _undecided(reading: Reading) -> str:
 
 def _stable(facts: Facts, gradient: Reading, signal: Reading | None) -> str:
     over = f"over {facts.depth} step{'s' if facts.depth != 1 else ''}"
-    backward = f"the gradient changes by a factor {magnitude(gradient.value)} {over}"
+    backward = f"the gradient changes by a factor {magnitude(gradient.value)} {over}{gradient.without_ends}"
     if signal is None:
         return f"Gradients keep their size: {backward}."
     built_for = ", slower than exponentially, as adding residual branches does" if signal.tolerated else ""

@@ -49,11 +49,12 @@ def signal_profile(facts: Facts) -> dict[int, float]:
         if logs or value > -math.inf:
             logs[state.index] = value
     profile = _differences(logs, backward=False)
-    inner = {index: value for index, value in profile.items() if not _is_end(facts, index)}
+    inner = {index: value for index, value in profile.items() if not is_end(facts, index)}
     return inner or profile
 
 
-def _is_end(facts: Facts, index: int) -> bool:
+def is_end(facts: Facts, index: int) -> bool:
+    """A stem or a head: a first or last step that changes the size of the state."""
     return index in (0, facts.depth - 1) and facts.kind(index) == "transition"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dynstab.core.estimate import Label
 from dynstab.core.flag import Severity
 from dynstab.diagnostics.facts import Facts, error, finite, standard_error
-from dynstab.diagnostics.profiles import Profile, cumulative, gradient_profile, growth_law, signal_profile
+from dynstab.diagnostics.profiles import Profile, cumulative, gradient_profile, growth_law, is_end, signal_profile
 from dynstab.diagnostics.thresholds import CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
 from dynstab.diagnostics.words import number
 
@@ -27,6 +27,7 @@ class Reading:
         law: of growth along depth. profile: what each step adds.
         state: at which the value was read, None for the whole depth.
         tolerated: the growth is of a kind that the architecture is built for.
+        ends: nat of a stem and a head, which are left out of `value` where they would change the answer.
     """
 
     measure: str
@@ -42,6 +43,7 @@ class Reading:
     profile: Profile
     state: int | None = None
     tolerated: bool = False
+    ends: float = 0.0
 
     @property
     def error(self) -> float:
@@ -91,6 +93,11 @@ class Reading:
         """1 exploding, -1 vanishing, 0 neither."""
         return self.sign if self.severity in (Severity.WARNING, Severity.ERROR) else 0
 
+    @property
+    def without_ends(self) -> str:
+        """For a sentence: what was left out of the value, if anything."""
+        return ", stem and head left out" if self.ends else ""
+
     def at_rate(self, steps: int) -> str:
         """How it depends on depth, for a sentence; only an exponential law has a rate."""
         if self.law == "exponential" and math.isfinite(self.value):
@@ -102,15 +109,18 @@ def gradient_reading(facts: Facts) -> Reading | None:
     """G = ln of the relative gradient gain from the output back to the first state.
 
     The relative gain is blind to a rescaling of the states: a pre-norm residual stream
-    grows and its raw gradient shrinks in proportion. None where unmeasured or NaN.
+    grows and its raw gradient shrinks in proportion. A stem or a head does not decide: a mean over
+    positions divides the gradient among them, which is no vanishing. None where unmeasured or NaN.
     """
     network = facts.measurements.network
     gain, null = network.log_gradient_gain, network.null_log_gain
     if gain.value is None or math.isnan(gain.value):
         return None
+    profile = gradient_profile(facts)
+    ends = _deciding_ends(facts, gain.value, profile)
     return Reading(
         measure="network.log_gradient_gain",
-        value=gain.value,
+        value=gain.value - ends,
         null=finite(null) or 0.0,
         null_spread=error(null),
         standard_error=error(gain),
@@ -118,9 +128,19 @@ def gradient_reading(facts: Facts) -> Reading | None:
         known_null=finite(null) is not None,
         samples=gain.samples,
         enough_tangents=_enough_tangents(facts),
-        law=network.growth.law if network.growth else "none",
-        profile=gradient_profile(facts),
+        law=network.growth.law if network.growth and not ends else "none",
+        profile={index: value for index, value in profile.items() if not (ends and is_end(facts, index))},
+        ends=ends,
     )
+
+
+def _deciding_ends(facts: Facts, gain: float, profile: Profile) -> float:
+    """The nat that stem and head add, if these alone put the gain beyond the healthy range or back into it."""
+    ends = [value for index, value in profile.items() if is_end(facts, index)]
+    total = sum(ends)
+    if not 0 < len(ends) < len(profile) or not math.isfinite(total):
+        return 0.0
+    return total if (abs(gain) > HEALTHY) != (abs(gain - total) > HEALTHY) else 0.0
 
 
 def _enough_tangents(facts: Facts) -> bool:

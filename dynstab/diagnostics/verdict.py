@@ -29,9 +29,8 @@ def verdict(facts: Facts, flags: Sequence[Flag] = ()) -> Verdict:
     doubts = tuple(_doubts(facts, judgement, margin))
     confidence = _confidence(judgement, doubts)
     sentences = [judgement.reason, *_where(facts, judgement), *_how_far(judgement, margin)]
-    if judgement.readings:
-        reasons = f": {', '.join(doubts)}" if doubts else ""
-        sentences.append(f"Confidence is {confidence}{reasons}.")
+    if judgement.readings and doubts:
+        sentences.append(f"Confidence is {confidence}: {', '.join(doubts)}.")
     sentences += _also(flags)
     return Verdict(kind=judgement.kind, summary=" ".join(sentences), confidence=confidence, margin=margin)
 
@@ -85,7 +84,7 @@ def _median_disagrees(facts: Facts, reading: Reading) -> bool:
     median = finite(facts.measurements.network.median_log_gradient_gain)
     if median is None or reading.measure != "network.log_gradient_gain":
         return False
-    return (abs(median) > HEALTHY) != reading.beyond
+    return (abs(median - reading.ends) > HEALTHY) != reading.beyond
 
 
 def _confidence(judgement: Judgement, doubts: tuple[str, ...]) -> str:

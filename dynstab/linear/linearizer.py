@@ -105,15 +105,15 @@ class Linearizer:
             )
 
     def _agrees_around(self, inputs: Tensors) -> bool:
-        for point in _nearby(inputs):
-            try:
-                with torch.no_grad():
-                    self._function(*point)
-            except Exception:  # out of f's domain, where there is nothing to compare
-                continue
-            if not self._agrees(point):
-                return False
-        return True
+        return all(self._agrees(point) for point in _nearby(inputs) if self._defined(point))
+
+    @torch.no_grad()
+    def _defined(self, inputs: Tensors) -> bool:
+        """Whether a point lies in f's domain; what f raises outside of it is f's own affair."""
+        try:
+            return bool(self._function(*inputs))
+        except Exception:
+            return False
 
     @torch.no_grad()
     def _agrees(self, inputs: Tensors) -> bool:

@@ -103,10 +103,17 @@ class RelaidOperator(JacobianOperator):
         super().__init__(source, target, operator.dtype, operator.device)
         self.operator = operator
 
+    @property
+    def routes(self) -> dict[str, int]:
+        return self.operator.routes
+
     def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # The inner operator takes all inputs for one.
+        self.products += self.samples * tangents[0].shape[0]
         return self.operator.push_tensors(tangents)
 
     def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self.products += self.samples * cotangents[0].shape[0]
         return self.operator.pull_tensors(cotangents)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dynstab.linear.layout import Layout
 from dynstab.linear.memory import in_chunks
-from dynstab.linear.operator import JacobianOperator
+from dynstab.linear.operator import JacobianOperator, LinearOperator, RelaidOperator
 from dynstab.linear.tape import Tape
 
 
@@ -71,3 +71,10 @@ class TapeOperator(JacobianOperator):
 
 def _as(moving: tuple[Tensor, ...], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype=value.dtype, device=value.device) for tensor, value in zip(moving, like, strict=True))
+
+
+def on_tape(operator: LinearOperator) -> TapeOperator | None:
+    """The operator itself, or the one behind other layouts, if it sweeps over a tape."""
+    while isinstance(operator, RelaidOperator):
+        operator = operator.operator
+    return operator if isinstance(operator, TapeOperator) else None

@@ -19,11 +19,11 @@ from torch import Tensor, fx
 
 from dynstab.linear.layout import Layout
 from dynstab.linear.memory import in_chunks
-from dynstab.linear.operator import JacobianOperator, RelaidOperator
+from dynstab.linear.operator import JacobianOperator
 from dynstab.linear.record import Record
 from dynstab.linear.rules.table import Call, Push
 from dynstab.linear.tape import Instruction
-from dynstab.linear.tape_operator import TapeOperator
+from dynstab.linear.tape_operator import TapeOperator, on_tape
 from dynstab.linear.token_axis import FOLLOW, Axis, Untracked, broadcast_axis
 
 _PROBED = 2
@@ -58,7 +58,7 @@ def token_blocks(operator: JacobianOperator, source_token: int, target_token: in
     tokens = source[source_token]
     if tokens < 2 or target[target_token] != tokens:
         return TokenBlocks(reason=f"{tokens} tokens at the source, {target[target_token]} at the target")
-    inner = _tape_operator(operator)
+    inner = on_tape(operator)
     if inner is None:
         return TokenBlocks(reason="the step is not on a tape")
     ends = Axis(source_token, tokens), Axis(target_token, tokens)
@@ -73,12 +73,6 @@ def token_blocks(operator: JacobianOperator, source_token: int, target_token: in
     if not sweep.confirmed(blocks):
         return TokenBlocks(reason="the blocks do not agree with tangents of single tokens", products=_PROBED)
     return TokenBlocks(blocks=blocks, products=blocks.shape[3] + _PROBED)
-
-
-def _tape_operator(operator: JacobianOperator) -> TapeOperator | None:
-    while isinstance(operator, RelaidOperator):
-        operator = operator.operator
-    return operator if isinstance(operator, TapeOperator) else None
 
 
 class _Sweep:

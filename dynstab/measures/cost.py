@@ -8,7 +8,8 @@ import torch
 
 from dynstab.core.config import Config
 from dynstab.core.inspection import Cost
-from dynstab.linear.tape_operator import TapeOperator
+from dynstab.linear.operator import JacobianOperator
+from dynstab.linear.tape_operator import on_tape
 from dynstab.measures.effort import EFFORTS, Effort, plan_dense
 from dynstab.systems.trajectory import Trajectory
 
@@ -39,7 +40,7 @@ def _spectral(effort: Effort, k: int) -> int:
 
 def estimate_cost(trajectory: Trajectory, config: Config) -> Cost:
     """One tangent of all inputs through all steps, timed, times the products that the effort plans."""
-    operators = [step.jacobian for step in trajectory.steps if isinstance(step.jacobian, TapeOperator)]
+    operators = [step.jacobian for step in trajectory.steps if isinstance(step.jacobian, JacobianOperator)]
     tangents = tuple(torch.randn_like(tensor).unsqueeze(0) for tensor in trajectory.states[0].value)
     each = min(_timed(operators, tangents) for _ in range(_ROUNDS)) / trajectory.samples
     products = planned_products(trajectory, config)
@@ -47,12 +48,12 @@ def estimate_cost(trajectory: Trajectory, config: Config) -> Cost:
         products=products,
         seconds_per_product=each,
         seconds=each * products,
-        bytes_per_tangent=max((operator.bytes_per_tangent for operator in operators), default=0),
+        bytes_per_tangent=max((tape.bytes_per_tangent for tape in map(on_tape, operators) if tape), default=0),
         recorded_bytes=sum(tensor.nbytes for state in trajectory.states for tensor in state.value),
     )
 
 
-def _timed(operators: list[TapeOperator], tangents: tuple[torch.Tensor, ...]) -> float:
+def _timed(operators: list[JacobianOperator], tangents: tuple[torch.Tensor, ...]) -> float:
     started = time.perf_counter()
     for operator in operators:
         tangents = operator.push_tensors(tangents)

@@ -11,6 +11,8 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import exp, isfinite
+from sys import float_info
 
 import torch
 from torch import Tensor
@@ -103,9 +105,17 @@ def _singular_values(logs: Result, k: int, whole: bool) -> dict[str, object]:
     smallest = Estimate.unmeasured("needs the Jacobians of all steps: a state is too large to form them")
     if whole:
         kept = (logs.values > -torch.inf).sum(dim=1, keepdim=True).sub(1).clamp(min=0)
-        last = found.with_values(found.values.gather(1, kept), found.errors.gather(1, kept))
-        smallest = summarise(last, mean="geometric")
+        smallest = _exponential(logs.with_values(logs.values.gather(1, kept), logs.errors.gather(1, kept)))
     return {"largest_singular_values": largest, "smallest_singular_value": smallest}
+
+
+def _exponential(logs: Result) -> Estimate:
+    """The geometric mean of exp(logs), or the logarithm in words where float64 cannot hold it."""
+    mean = float(logs.values.mean())
+    if isfinite(mean) and exp(mean) < float_info.min:
+        return Estimate.unmeasured(f"below what float64 holds: its logarithm is {mean:.4g}")
+    values = logs.values.exp()
+    return summarise(logs.with_values(values, torch.where(values > 0, values * logs.errors, 0.0)), mean="geometric")
 
 
 def _kaplan_yorke(survey: Survey, qr: Result, whole: bool) -> Estimate:

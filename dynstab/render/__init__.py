@@ -49,7 +49,7 @@ def render(report: Report, format: str = "console", **options: Any) -> str:
 
 
 def print_report(report: Report, console: Console, all_steps: bool = False) -> None:
-    """Print the console format in the console's own width, colors and encoding."""
+    """Print the console format in the console's own width, colours and encoding."""
     from dynstab.render.formats.console import print_report as write
 
     write(report, console, all_steps=all_steps)

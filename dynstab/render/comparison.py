@@ -52,12 +52,12 @@ class ComparisonPage:
 
 
 def comparison_page(comparison: Comparison) -> ComparisonPage:
-    """A rich renderable that takes the console's width, colors and encoding."""
+    """A rich renderable that takes the console's width, colours and encoding."""
     return ComparisonPage(comparison)
 
 
 def comparison_text(comparison: Comparison, *, width: int = 100) -> str:
-    """The page as plain text, without color."""
+    """The page as plain text, without colour."""
     ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
     return "".join(each.plain.rstrip() + "\n" for each in page(comparison, ink))
 

@@ -36,12 +36,12 @@ class InspectionPage:
 
 
 def inspection_page(inspection: Inspection) -> InspectionPage:
-    """A rich renderable that takes the console's width, colors and encoding."""
+    """A rich renderable that takes the console's width, colours and encoding."""
     return InspectionPage(inspection)
 
 
 def inspection_text(inspection: Inspection, *, width: int = 100) -> str:
-    """The page as plain text, without color."""
+    """The page as plain text, without colour."""
     ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
     return "".join(each.plain.rstrip() + "\n" for each in page(inspection, ink))
 

@@ -60,8 +60,11 @@ def chain_system(subject: Subject, batch: int | None, cause: DynstabError) -> tu
         DynstabError: `cause`, where no list of at least two blocks hands a tensor from one to the next.
     """
     with isolated(subject.module), tracing_context():
+        with torch.enable_grad():
+            alive = _differentiated(subject)
         with torch.no_grad():
-            calls = _longest(subject, _record(subject, list(subject.parameters.values())))
+            run = _record(subject, list(subject.parameters.values()))
+            calls = _longest(subject, {path: call for path, call in run.items() if path in alive})
         if calls is None:
             raise cause
         functions = [_function(subject, call) for call in calls]
@@ -90,6 +93,12 @@ def _record(subject: Subject, parameters: list[Tensor]) -> dict[str, Call]:
                 stack.callback(module.register_forward_hook(note, with_kwargs=True).remove)
         subject(parameters, subject.inputs)
     return calls
+
+
+def _differentiated(subject: Subject) -> set[str]:
+    """The modules whose result carries a gradient: not those that run under no_grad."""
+    run = _record(subject, subject.differentiable())
+    return {path for path, call in run.items() if call.result is not None and call.result.requires_grad}
 
 
 def _longest(subject: Subject, calls: Mapping[str, Call]) -> list[Call] | None:

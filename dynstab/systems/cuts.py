@@ -7,6 +7,7 @@ single tensor will do (long skips, two streams), the smallest live sets are the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -17,6 +18,7 @@ from dynstab.systems.residual import coefficient, shift
 
 _FEW_PRODUCTS = 2  # a stretch with no more matrix products than this is one step
 _BLOCK_PRODUCTS = 8  # nor is a module with no more than this many taken apart
+_NUMBERED = re.compile(r"(.*?)(?:^|\.)(\d+)(?:\.|$)")  # the outermost list on a path, and the member
 _BRANCH = 200  # cuts within one residual branch
 
 
@@ -83,8 +85,7 @@ def _refine(sweep: Sweep, low: Cut, high: Cut) -> list[Cut]:
     """Cuts after `low` up to and with `high`."""
     segment = sweep.nodes[low.position + 1 : high.position + 1]
     inner = range(low.position + 1, high.position)
-    residual = coefficient(low, high, sweep.values) is not None
-    if _whole(segment) or (residual and not _several_blocks(segment)):
+    if _whole(segment) or _updates(sweep, low, high):
         return [high]
     sizes = {p: sweep.sizes[p] for p in inner if sweep.valid(p)}
     if not sizes:
@@ -93,7 +94,7 @@ def _refine(sweep: Sweep, low: Cut, high: Cut) -> list[Cut]:
     stops = [low, *(sweep.cut(p) for p, size in sizes.items() if size == smallest), high]
     result, at = [], 0
     while at < len(stops) - 1:
-        following = _next_residual(stops, at, sweep.values)
+        following = _next_residual(sweep, stops, at)
         if following is None:
             result += _refine(sweep, stops[at], stops[at + 1])
         else:
@@ -102,14 +103,20 @@ def _refine(sweep: Sweep, low: Cut, high: Cut) -> list[Cut]:
     return result
 
 
-def _next_residual(stops: list[Cut], at: int, values: Values) -> int | None:
+def _next_residual(sweep: Sweep, stops: list[Cut], at: int) -> int | None:
     """The nearest later cut that ends a residual step from here: a branch's own cuts lie in between."""
-    if shift(stops[at], stops[at + 1], values) is not None:
+    if shift(stops[at], stops[at + 1], sweep.values) is not None:
         return None
     for later in range(at + 1, min(at + 1 + _BRANCH, len(stops))):
-        if coefficient(stops[at], stops[later], values) is not None:
+        if _updates(sweep, stops[at], stops[later]):
             return later
     return None
+
+
+def _updates(sweep: Sweep, low: Cut, high: Cut) -> bool:
+    """Whether one residual update leads from `low` to `high`."""
+    residual = coefficient(low, high, sweep.values) is not None
+    return residual and not _several_blocks(sweep.nodes[low.position + 1 : high.position + 1])
 
 
 def _whole(segment: list[fx.Node]) -> bool:
@@ -123,6 +130,9 @@ def _whole(segment: list[fx.Node]) -> bool:
 def _several_blocks(segment: list[fx.Node]) -> bool:
     """Whether a long stretch runs through several members of one list: no single update, though a skip spans it all."""
     paths = [path for node in segment if is_mixing(node) and (path := node.meta.get("path", ""))]
-    shared = common_path(paths)
-    members = {path[len(shared) :].lstrip(".").split(".")[0] for path in paths}
-    return len(paths) > _BLOCK_PRODUCTS and len(members) > 1 and all(member.isdigit() for member in members)
+    members: dict[str, set[str]] = {}
+    for path in paths:
+        numbered = _NUMBERED.match(path)
+        if numbered:
+            members.setdefault(numbered[1], set()).add(numbered[2])
+    return len(paths) > _BLOCK_PRODUCTS and any(len(found) > 1 for found in members.values())

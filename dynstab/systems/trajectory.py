@@ -1,6 +1,6 @@
 """The one idea: states x_0 ... x_L and the differentiable steps between them.
 
-Depth of a network, time of a recurrence, accepted steps of an ODE solver, optimizer
+Depth of a network, time of a recurrence, accepted steps of an ODE solver, optimiser
 steps on the weights: what comes after this module does not know which it was.
 """
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from render.conftest import SAMPLES
 
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.report import Report
@@ -70,8 +69,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages by name: the samples, one of them with spectra, and a large one of 200 steps with 64 values each."""
     folder = tmp_path_factory.mktemp("pages")
-    samples = _load_samples().SAMPLES
-    reports = {name: build() for name, build in samples.items()}
+    reports = {name: build() for name, build in SAMPLES.items()}
     reports["stable"] = with_spectra(reports["stable"], 8)
     reports["large"] = large(reports["stable"])
     paths = {name: folder / f"{name}.html" for name in reports}
@@ -108,11 +106,3 @@ def large(report: Report) -> Report:
     system = report.system.model_copy(update={"steps": tuple(infos)})
     measurements = report.measurements.model_copy(update={"steps": tuple(steps)})
     return with_spectra(report.model_copy(update={"system": system, "measurements": measurements}), 64)
-
-
-def _load_samples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_samples", Path(__file__).parents[1] / "render" / "conftest.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -11,6 +11,7 @@ import pytest
 from dynstab.compare import compare
 from dynstab.core.report import Report
 from dynstab.render import write_comparison, write_html
+from dynstab.render.html.packing import packed
 
 STEPS = 24
 
@@ -40,6 +41,15 @@ def test_a_page_of_24_steps_is_ready_in_time(open_page: Any, pages: dict[str, Pa
 
 def test_a_page_of_200_steps_is_drawn_in_time(open_page: Any, pages: dict[str, Path]) -> None:
     assert _best(open_page, pages["large"], "drawn") < 4.0
+
+
+def test_packed_text_of_any_length_is_read_back(open_page: Any, pages: dict[str, Path]) -> None:
+    page = open_page(pages["empty"])
+    read = """async (text) => { const stream = new Blob([decode(text)]).stream();
+        return new Response(stream.pipeThrough(new DecompressionStream("gzip"))).text(); }"""
+    texts = ["äß<&>`" * count + "~" * (count % 3) for count in range(1, 9)]
+    assert len({len(packed(text)) % 5 for text in texts}) > 2
+    assert [page.evaluate(read, packed(text)) for text in texts] == texts
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -129,3 +129,33 @@ def test_inspect_shows_the_steps_without_measuring(dynstab: Run, models: dict[st
     assert result.exit_code == 0, result.stderr
     assert "0" in result.stdout
     assert "products" in result.stdout
+
+
+def test_what_a_model_prints_is_not_mixed_with_results(dynstab: Run, tmp_path: Path) -> None:
+    (tmp_path / "talkative.py").write_text(
+        "import torch\n"
+        "class Talkative(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        print('chatter')\n"
+        "        return super().forward(x)\n"
+        "def make():\n"
+        "    return Talkative(4, 4), torch.randn(8, 4)\n"
+    )
+    result = dynstab("analyze", "talkative.py:make", "--effort", "quick", "--json", "-")
+    assert Report.model_validate_json(result.stdout).model.class_name == "Talkative"
+    assert "chatter" in result.stderr
+
+
+def test_an_input_without_a_batch_is_one_input(dynstab: Run, models: dict[str, Path]) -> None:
+    result = dynstab("analyze", models["stable"], "--effort", "quick", "--input", "randn:32", "--json", "-")
+    report = Report.model_validate_json(result.stdout)
+    assert (report.provenance.samples, report.measurements.network.batch_coupled) == (1, False)
+    assert all(check.passed for check in report.verification)
+    assert "1 input where 8 make a claim" in report.verdict.summary
+
+
+def test_an_input_of_zeros_is_no_explosion(dynstab: Run, models: dict[str, Path]) -> None:
+    result = dynstab("analyze", models["stable"], "--effort", "quick", "--input", "zeros:8,32", "--json", "-")
+    report = Report.model_validate_json(result.stdout)
+    assert report.verdict.kind in ("stable", "inconclusive")
+    assert all(check.passed for check in report.verification)

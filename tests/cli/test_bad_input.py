@@ -149,3 +149,11 @@ def test_debug_shows_the_traceback(process: Callable[..., CompletedProcess[str]]
     assert (plain.returncode, debugged.returncode) == (2, 2)
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debugged.stderr
+
+
+def test_inputs_without_a_number_are_refused(dynstab: Run, models: dict[str, Path]) -> None:
+    assert_refused(dynstab("analyze", models["stable"], "--input", "randn:0,32"), "hold no number")
+
+
+def test_a_list_that_was_cut_keeps_its_dots(dynstab: Run, models: dict[str, Path]) -> None:
+    assert "...; name a callable" in dynstab("analyze", models["weights"]).stderr

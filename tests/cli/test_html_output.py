@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from render.conftest import SAMPLES
 
 from dynstab.cli.app import app
-
-_SPEC = importlib.util.spec_from_file_location("_samples", Path(__file__).parents[1] / "render" / "conftest.py")
-assert _SPEC and _SPEC.loader
-_samples = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_samples)
 
 
 @pytest.fixture
@@ -22,7 +17,7 @@ def saved(tmp_path: Path) -> dict[str, Path]:
     """Two saved reports by name."""
     paths = {name: tmp_path / f"{name}.json" for name in ("stable", "exploding")}
     for name, path in paths.items():
-        _samples.SAMPLES[name]().save(path)
+        SAMPLES[name]().save(path)
     return paths
 
 

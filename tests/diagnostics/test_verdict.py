@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -175,3 +176,58 @@ def test_summary_mentions_other_warnings_but_no_information():
     assert found.kind == "stable"
     assert "dead-units at blocks.3 (step 3)" in found.summary
     assert "not-a-flow" not in found.summary
+
+
+def pooled(rate: float, head: float) -> Facts:
+    """Ten inner steps of this rate between a stem and a head that adds `head` nat."""
+    total = 10 * rate + head
+    logs = {12: 0.0} | {i: head + rate * (11 - i) for i in range(1, 12)} | {0: total}
+    facts = Case(network={"log_gradient_gain": logarithm(total), "median_log_gradient_gain": logarithm(total)}).facts()
+    flow = tuple(
+        entry.model_copy(update={"relative_gain": Estimate(value=math.exp(logs[entry.state]))})
+        for entry in facts.measurements.gradient_flow
+    )
+    steps = tuple(
+        step.model_copy(update={"kind": "transition"}) if step.index in (0, 11) else step for step in facts.system.steps
+    )
+    return replace(
+        facts,
+        system=facts.system.model_copy(update={"steps": steps}),
+        measurements=facts.measurements.model_copy(update={"gradient_flow": flow}),
+    )
+
+
+def test_a_mean_over_positions_in_the_head_is_no_vanishing():
+    found = verdict(pooled(rate=0.0, head=-3.9))
+    assert (found.kind, found.confidence) == ("stable", "high")
+    assert "stem and head left out" in found.summary
+    assert diagnose(pooled(rate=0.0, head=-3.9), select=["vanishing-gradient"]) == ()
+
+
+def test_a_head_does_not_hide_an_explosion():
+    assert verdict(pooled(rate=0.5, head=-3.9)).kind == "exploding"
+
+
+def test_a_head_that_changes_nothing_is_counted():
+    assert "left out" not in verdict(pooled(rate=0.5, head=0.5)).summary
+
+
+def test_a_first_state_of_zeros_is_no_explosion():
+    unmeasured = {"log_gradient_gain": None, "median_log_gradient_gain": None, "log_signal_gain": None}
+    found = judged(Case(kind="plain", states={0: {"rms": 0.0, "max_abs": 0.0}}, network=unmeasured))
+    assert found.kind == "inconclusive"
+    assert "No gradient gain" in found.summary
+
+
+def test_where_a_state_is_nan_failed_derivatives_do_not_speak_against_the_capture():
+    lost = {i: {"nonfinite_fraction": 1.0, "rms": math.nan, "max_abs": math.nan} for i in range(9, 13)}
+    unknown = {"log_gradient_gain": logarithm(math.nan), "log_signal_gain": logarithm(math.nan)}
+    derivatives = Case(states=lost, network=unknown, failed=("product of the steps equals autograd",))
+    assert "NaN or infinity appears first in state 9" in judged(derivatives).summary
+    output = Case(states=lost, network=unknown, failed=("output equals eager",))
+    assert "failed its verification" in judged(output).summary
+
+
+def test_the_summary_tells_the_confidence_only_with_reasons():
+    assert "onfidence" not in judged(Case()).summary
+    assert "Confidence is medium: " in judged(Case(dtype="bfloat16")).summary

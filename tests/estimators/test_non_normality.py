@@ -68,3 +68,12 @@ def test_transient_growth_is_the_largest_norm_of_the_powers() -> None:
     assert found.label is Label.LOWER
     assert float(found.values) == pytest.approx(float(max(norms)), rel=1e-12)
     assert float(transient_growth(1e200 * matrix[None]).values) == torch.inf
+
+
+@pytest.mark.parametrize("radius", [0.8, 1.0, 1.3])
+def test_transient_growth_skips_no_power_that_counts(radius: float) -> None:
+    matrix = gaussian(3, 12, 12, seed=5)
+    matrix = radius * matrix / torch.linalg.eigvals(matrix).abs().amax(dim=1)[:, None, None]
+    norms = torch.stack([torch.linalg.matrix_norm(torch.linalg.matrix_power(matrix, k), 2) for k in range(1, 33)])
+    found = transient_growth(matrix, powers=32).values[:, 0]
+    torch.testing.assert_close(found, norms.amax(dim=0), rtol=1e-9, atol=0)

@@ -92,6 +92,19 @@ def test_a_singular_step_has_an_exponent_of_minus_infinity_as_data(chain):
     assert found.sum.value == -float("inf")
 
 
+def test_the_smallest_nonzero_singular_value_of_a_singular_network_is_not_zero(chain):
+    steps = torch.diag_embed(torch.tensor([[2.0, 0.5, 0.0], [2.0, 0.5, 0.25]], dtype=torch.float64))
+    found = measure(chain([steps] * 3), Config(k=3)).network.smallest_singular_value
+    # 1/8 at the first input, 1/64 at the second; their geometric mean.
+    assert found.value == pytest.approx((2.0**-3 * 2.0**-6) ** 0.5)
+
+
+def test_a_singular_value_below_float64_is_told_by_its_logarithm(chain):
+    found = measure(chain([torch.diag(torch.tensor([1.0, 1e-9], dtype=torch.float64))[None]] * 50), Config(k=2)).network
+    assert found.smallest_singular_value.value is None
+    assert f"{-450 * log(10):.4g}" in found.smallest_singular_value.outcome
+
+
 def test_a_direction_lost_in_float32_is_lost_although_exponents_are_float64(chain):
     unit = torch.nn.functional.normalize(torch.arange(1.0, 9.0), dim=0)
     projector = torch.eye(8) - torch.outer(unit, unit)  # singular up to float32's rounding, not float64's

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import html
 import json
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,7 +50,8 @@ class _Page(HTMLParser):
 def _data(text: str) -> dict:
     packed = re.search(r'<script type="text/plain" id="data">([^<]*)</script>', text)
     assert packed
-    return json.loads(gzip.decompress(base64.b64decode(packed[1])))
+    assert html.unescape(packed[1]) == packed[1]
+    return json.loads(gzip.decompress(base64.b85decode(packed[1].translate(str.maketrans(",.:[", "&<>`")))))
 
 
 def test_a_hundred_steps_fit_into_two_and_a_half_megabytes(samples: dict[str, Report]) -> None:
@@ -124,6 +127,21 @@ def test_rules_are_documented_in_the_page_where_they_are_given(samples: dict[str
 def test_the_report_itself_is_in_the_page(sample: tuple[str, Report]) -> None:
     again = Report.model_validate_json(_data(render(sample[1], "html"))["report"])
     assert again.to_json() == sample[1].to_json()
+
+
+def test_very_many_eigenvalues_are_rounded_and_the_page_says_so(samples: dict[str, Report]) -> None:
+    draw = random.Random(5)
+    report = samples["exploding"]
+    steps = tuple(
+        step.model_copy(update={"eigenvalues": tuple((draw.gauss(0, 1), draw.gauss(0, 1)) for _ in range(256))})
+        for step in report.measurements.steps
+    )
+    many = report.model_copy(update={"measurements": report.measurements.model_copy(update={"steps": steps})})
+    text = render(many, "html")
+    assert len(text) < 2_500_000
+    assert "rounded to six digits" in text and "rounded to six digits" not in render(report, "html")
+    again = Report.model_validate_json(_data(text)["report"]).measurements.steps[7].eigenvalues[9]
+    assert again == pytest.approx(steps[7].eigenvalues[9], rel=1e-5)
 
 
 def test_shared_assets_lie_once_beside_the_pages(samples: dict[str, Report], tmp_path: Path) -> None:

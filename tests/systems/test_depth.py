@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from zoo import HUGGING_FACE, ZOO, Specimen, specimen
 
+from dynstab.core.config import Config
 from dynstab.core.errors import CaptureError, StateError
 from dynstab.linear.operator import JacobianOperator
+from dynstab.measures.cost import estimate_cost
 from dynstab.systems.depth import DepthSystem, depth_system
 
 
@@ -205,7 +207,15 @@ def test_what_no_trace_can_follow_is_a_chain_of_its_blocks() -> None:
     assert [step.name for step in trajectory.steps] == ["blocks.0", "blocks.1", "blocks.2"]
     assert len(system.checks) == 3 and all(check.passed for check in system.checks)
     expected = torch.func.vmap(torch.func.jacrev(nn.Sequential(*model.blocks)))(x)
+    before = trajectory.steps[0].jacobian.products
     torch.testing.assert_close(trajectory.propagator().dense(), expected)
+    assert trajectory.steps[0].jacobian.products - before == 5 * 4
+
+
+def test_a_chain_of_blocks_has_a_cost_as_any_other_system() -> None:
+    trajectory = captured(Specimen(Untraceable(), (torch.randn(5, 4),))).trajectory
+    cost = estimate_cost(trajectory, Config())
+    assert cost.seconds_per_product > 1e-7 and cost.bytes_per_tangent >= 5 * 4 * 4
 
 
 def test_what_cannot_even_be_chained_is_refused() -> None:
@@ -215,3 +225,24 @@ def test_what_cannot_even_be_chained_is_refused() -> None:
 
     with pytest.raises(CaptureError, match="inputs are live failed"):
         captured(Specimen(Opaque(), (torch.randn(2, 4),)))
+
+
+def test_a_gradient_that_vanishes_below_the_normal_range_is_no_failed_check() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(16, 16, bias=False) for _ in range(130)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, gain=0.5)
+    bottom = 2.0**-130  # float32 ends its normal range at 2^-126
+
+    system = captured(Specimen(nn.Sequential(*layers), (torch.randn(8, 16),)))
+    assert bottom < torch.finfo(torch.float32).tiny
+    assert all(check.passed for check in system.checks)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_inputs_are_independent_whatever_their_values(value: float) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh())
+    with torch.no_grad():
+        next(network.parameters())[0, 0] = value
+    trajectory = captured(Specimen(network, (torch.zeros(3, 4) if value == 0 else torch.randn(3, 4),))).trajectory
+    assert (trajectory.samples, trajectory.coupled) == (3, False)

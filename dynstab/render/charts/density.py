@@ -13,7 +13,8 @@ from dynstab.render.charts import paint
 TITLE = "Spectrum of one step"
 ABOUT = (
     "Distribution of ln σ and, where the eigenvalues are known, of ln |λ| of one step: left of 0 a direction "
-    "shrinks, right of 0 it grows. Choose a step to see its own; without a choice it is the one that stretches most."
+    "shrinks, right of 0 it grows. Of many singular values only the leading ones are measured. Choose a step to see "
+    "its own; without a choice it is the one that stretches most."
 )
 BINS = 60
 _REACH = 8.0

@@ -1,4 +1,4 @@
-"""The network as a graph: states, the steps between them colored by gain, and the skip paths around them."""
+"""The network as a graph: states, the steps between them coloured by gain, and the skip paths around them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dynstab.render.numbers import natural_log
 TITLE = "The network"
 ABOUT = (
     "Dots are states, squares the steps between them, in reading order; an arc is a skip path that passes a "
-    "residual step. The color is ½ ln χ: orange steps stretch, blue ones shrink, pale ones keep length."
+    "residual step. The colour is ½ ln χ: orange steps stretch, blue ones shrink, pale ones keep length."
 )
 ROW = 25
 """Steps in a row: what a wide page and a name when hovering can hold."""
@@ -122,7 +122,7 @@ def _states(graph: nx.DiGraph) -> go.Scatter:
 
 
 def _steps(graph: nx.DiGraph) -> list[go.Scatter]:
-    """The measured steps in color, the others hollow."""
+    """The measured steps in colour, the others hollow."""
     nodes = [(index, facts) for (kind, index), facts in graph.nodes.items() if kind == "step"]
     known = [(index, facts) for index, facts in nodes if facts["gain"] is not None]
     gains = [facts["gain"] for _, facts in known]

@@ -11,7 +11,7 @@ from dynstab.render.charts import paint
 
 TITLE = "Singular values of the steps"
 ABOUT = (
-    "One column a step, one row an index from the largest down; the color is ln σ: orange stretches, blue "
+    "One column a step, one row an index from the largest down; the colour is ln σ: orange stretches, blue "
     "shrinks, pale keeps length. Values below a thousandth of the largest share the darkest blue."
 )
 _FLOOR = math.log(1e-3)

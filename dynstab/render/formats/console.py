@@ -20,14 +20,14 @@ from dynstab.render.sections.verdict import verdict
 
 
 def render(report: Report, *, width: int = 100, all_steps: bool = False) -> str:
-    """The page as plain text, without color."""
+    """The page as plain text, without colour."""
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, _environ={})
     lines = page(report, Ink.of(console), all_steps=all_steps)
     return "".join(line.plain.rstrip() + "\n" for line in lines)
 
 
 def print_report(report: Report, console: Console, *, all_steps: bool = False) -> None:
-    """Print the page in the console's width, colors and encoding."""
+    """Print the page in the console's width, colours and encoding."""
     for line in page(report, Ink.of(console), all_steps=all_steps):
         line.rstrip()
         console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)

@@ -50,7 +50,7 @@ def _verdict(report: Report) -> list[str]:
     return [
         f"# {_SIGNS.get(found.kind, '⚪')} {escape(found.kind.capitalize())}",
         f"**{escape(found.summary)}**",
-        f"{escape(confidence(report))}  \n{escape(subject(report))}",
+        "  \n".join(escape(line) for line in (confidence(report), subject(report)) if line),
         f"> {escape(incomplete(report))}" if incomplete(report) else "",
     ]
 

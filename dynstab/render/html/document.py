@@ -28,6 +28,9 @@ from dynstab.render.table import QUANTITIES
 ASSETS = ("inline", "shared")
 """Plotly's script inside each page, or once beside all pages of a folder."""
 
+EXACT_EIGENVALUES = 4096
+"""Beyond this many, a page holds six digits of each: the last ten cost a megabyte and are rounding anyway."""
+
 
 def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -> str:
     """The whole page.
@@ -45,7 +48,7 @@ def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -
         for name, figure in drawn.items()
     }
     data = {
-        "report": report.to_json(),
+        "report": _embedded(report).to_json(),
         "figures": [figure.to_json() for figure in drawn.values()],
         "names": list(drawn),
         "quantities": [[quantity.field, quantity.heading, quantity.words] for quantity in QUANTITIES],
@@ -75,8 +78,29 @@ def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -
         references=references(report),
         rules=view.rule_pages(rules, report.flags),
         notes=[printable(line) for line in notes.lines()],
+        rounded=rounded(report),
         legend=[(MARKS[label], meaning) for label, meaning in MEANINGS.items()],
     )
+
+
+def _embedded(report: Report) -> Report:
+    """The report as the page holds it: of very many eigenvalues, no more digits than anybody reads."""
+    if not rounded(report):
+        return report
+    steps = tuple(
+        step.model_copy(update={"eigenvalues": tuple((_short(a), _short(b)) for a, b in step.eigenvalues)})
+        for step in report.measurements.steps
+    )
+    return report.model_copy(update={"measurements": report.measurements.model_copy(update={"steps": steps})})
+
+
+def rounded(report: Report) -> bool:
+    """Are there so many eigenvalues that the page rounds them?"""
+    return sum(len(step.eigenvalues) for step in report.measurements.steps) > EXACT_EIGENVALUES
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def compose(template: str, *, data: dict[str, Any], script: str, assets: str, **facts: Any) -> str:

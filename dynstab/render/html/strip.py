@@ -12,13 +12,13 @@ from dynstab.render.numbers import natural_log, number
 from dynstab.render.table import rows
 
 LEAST_SCALE = 0.35
-"""ln of the gain at which a cell has its full color, at least: gains near 1 shall look pale."""
+"""ln of the gain at which a cell has its full colour, at least: gains near 1 shall look pale."""
 UNKNOWN = "#b9bcc2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One step. `gradient` and `signal` are colors; `severity` is that of the finding on it, or ""."""
+    """One step. `gradient` and `signal` are colours; `severity` is that of the finding on it, or ""."""
 
     index: int
     title: str
@@ -46,7 +46,7 @@ def strip(report: Report) -> list[Cell]:
 
 
 def color(log: float | None, scale: float) -> str:
-    """The color of ln of a gain: blue shrinks, orange grows, grey is unknown."""
+    """The colour of ln of a gain: blue shrinks, orange grows, grey is unknown."""
     if log is None or math.isnan(log):
         return UNKNOWN
     share = min(1.0, max(0.0, 0.5 + log / (2 * scale)))

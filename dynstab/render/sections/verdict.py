@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from dynstab.core.report import ModelInfo, Report, SystemInfo
 from dynstab.render.ink import Ink, printable
 from dynstab.render.numbers import number, plural
@@ -26,7 +28,8 @@ def verdict(report: Report, ink: Ink) -> Page:
     badge = ink.plain(f" {mark} {printable(found.kind).upper()} ")
     page = wrapped(ink, found.summary, lead=f"{badge}  ", style="bold")
     page[0].stylize(style, 0, len(badge))
-    page += wrapped(ink, confidence(report), indent=2)
+    if sure := confidence(report):
+        page += wrapped(ink, sure, indent=2)
     page += wrapped(ink, subject(report), indent=2, style="dim")
     if incomplete(report):
         page += wrapped(ink, incomplete(report), lead="▲ ", style="yellow")
@@ -35,9 +38,11 @@ def verdict(report: Report, ink: Ink) -> Page:
 
 def confidence(report: Report) -> str:
     """How sure the verdict is, and how far from the next one."""
-    margin = report.verdict.margin
-    away = "" if margin is None else f" · {number(margin)} nat from the nearest cut"
-    return f"Confidence {report.verdict.confidence}{away}"
+    margin, word = report.verdict.margin, f"Confidence {report.verdict.confidence}"
+    away = "" if margin is None or not isfinite(margin) else f"{number(margin)} nat from the nearest cut"
+    # With reasons, the summary has told it.
+    told = f"Confidence is {report.verdict.confidence}:" in report.verdict.summary
+    return " · ".join(part for part in ("" if told else word, away) if part)
 
 
 def subject(report: Report) -> str:

@@ -3,9 +3,25 @@
 const dynstab = { plots: new Map(), onChoose: [] };
 const $ = (id) => document.getElementById(id);
 
+// Base 85: five characters, most significant first, for four bytes; the end is padded with the last character.
+const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=:?@^_[{|}~";
+
+function decode(text) {
+  const values = new Uint8Array(128);
+  for (let i = 0; i < ALPHABET.length; i++) values[ALPHABET.charCodeAt(i)] = i;
+  const missing = (5 - (text.length % 5)) % 5;
+  const padded = text + "~".repeat(missing);
+  const words = new DataView(new ArrayBuffer((padded.length / 5) * 4));
+  for (let i = 0, at = 0; i < padded.length; at += 4) {
+    let word = 0;
+    for (let digit = 0; digit < 5; digit++) word = word * 85 + values[padded.charCodeAt(i++)];
+    words.setUint32(at, word);
+  }
+  return new Uint8Array(words.buffer, 0, words.byteLength - missing);
+}
+
 async function unpack(id) {
-  const bytes = Uint8Array.from(atob($(id).textContent.trim()), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([decode($(id).textContent.trim())]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
 }
 
