@@ -14,12 +14,13 @@ WORKERS ?= 2
 SCRATCH ?= demo-out
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench truth reports clean
+.PHONY: help demo test check bench coverage truth reports clean
 
 help:
 	@echo "make demo    train two small networks, analyze both, write reports to $(SCRATCH)/"
 	@echo "make test    all tests"
 	@echo "make check   ruff, pyright, import-linter"
+	@echo "make coverage  every architecture of transformers, small, analyzed; goes on where it was interrupted"
 	@echo "make bench   speed, against the limit and against plain torch.func"
 	@echo "make truth   laws with known answers, into reports/truth.md"
 	@echo "make reports the committed reports again, from the models that reports/make.py builds"
@@ -28,7 +29,7 @@ demo: $(VENV)/.dynstab-demo
 	@$(BIN)/dynstab demo --out $(SCRATCH)
 
 test: $(VENV)/.dynstab-test
-	@command -v $${CHROMIUM:-chromium} google-chrome >/dev/null || \
+	@command -v $${CHROMIUM:-chromium} >/dev/null || command -v google-chrome >/dev/null || \
 		echo "no chromium: tests in a browser are skipped; apt-get install chromium, or CHROMIUM=/path/to/it" >&2
 	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
@@ -37,6 +38,9 @@ check: $(VENV)/.dynstab-test,dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-logo --no-cache
+
+coverage: $(VENV)/.dynstab-test
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/coverage/run.py --workers $(WORKERS)
 
 bench: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py

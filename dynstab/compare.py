@@ -38,21 +38,26 @@ def compare(reports: Sequence[Report], names: Sequence[str] = ()) -> Comparison:
     if names and len(names) != len(reports):
         raise ConfigError(f"{len(names)} names for {len(reports)} reports", expected="one each")
     steps = _matched(reports)
+    paired = len({(report.system.inputs, report.provenance.seed) for report in reports}) == 1
     return Comparison(
         names=_distinct(names or [report.model.source or report.model.class_name for report in reports]),
         reports=tuple(reports),
         steps=steps,
-        network=tuple(_differences([dict(_whole(report)) for report in reports], None)),
+        network=tuple(_differences([dict(_whole(report)) for report in reports], None, paired)),
         differences=tuple(
-            difference for row, step in enumerate(steps) for difference in _step_differences(reports, step, row)
+            difference for row, step in enumerate(steps) for difference in _step_differences(reports, step, row, paired)
         ),
         flags=_flags(reports),
     )
 
 
-def moved(a: Estimate, b: Estimate) -> bool | None:
-    """Do two numbers differ by more than their errors add up to? None where nobody can tell."""
-    reach_a, reach_b = _reach(a), _reach(b)
+def moved(a: Estimate, b: Estimate, *, paired: bool = True) -> bool | None:
+    """Do two numbers differ by more than their errors add up to? None where nobody can tell.
+
+    Args:
+        paired: measured at the same inputs. Otherwise the spread over the inputs counts as an error too.
+    """
+    reach_a, reach_b = _reach(a, paired), _reach(b, paired)
     if a.value is None or b.value is None or reach_a is None or reach_b is None:
         return None
     if math.isnan(a.value) or math.isnan(b.value):
@@ -64,13 +69,14 @@ def moved(a: Estimate, b: Estimate) -> bool | None:
     return abs(a.value - b.value) > reach_a + reach_b + ROUNDING * max(abs(a.value), abs(b.value))
 
 
-def _reach(estimate: Estimate) -> float | None:
+def _reach(estimate: Estimate, paired: bool) -> float | None:
     """How far the quantity may lie from its number; None for a bound, which may lie anywhere beyond it."""
     if estimate.label in (Label.LOWER, Label.UPPER, Label.PROBABILISTIC):
         return None
+    drawn = 0.0 if paired or not estimate.spread else abs(estimate.spread) / math.sqrt(estimate.samples)
     if estimate.label is Label.ESTIMATE:
-        return None if estimate.error is None else STANDARD_ERRORS * abs(estimate.error)
-    return abs(estimate.error or 0.0)
+        return None if estimate.error is None else STANDARD_ERRORS * max(abs(estimate.error), drawn)
+    return abs(estimate.error or 0.0) + STANDARD_ERRORS * drawn
 
 
 def _whole(report: Report) -> Iterator[tuple[str, Estimate]]:
@@ -83,20 +89,20 @@ def _whole(report: Report) -> Iterator[tuple[str, Estimate]]:
         yield name, spectrum[0] if spectrum else Estimate.unmeasured("not measured")
 
 
-def _step_differences(reports: Sequence[Report], step: StepMatch, row: int) -> Iterator[Difference]:
+def _step_differences(reports: Sequence[Report], step: StepMatch, row: int, paired: bool) -> Iterator[Difference]:
     """Of a step that every report has."""
     found = [_step(report, index) for report, index in zip(reports, step.indices, strict=True)]
     own = [_estimates(each) for each in found if each is not None]
-    return _differences(own if len(own) == len(reports) else [], row)
+    return _differences(own if len(own) == len(reports) else [], row, paired)
 
 
-def _differences(own: list[dict[str, Estimate]], row: int | None) -> Iterator[Difference]:
+def _differences(own: list[dict[str, Estimate]], row: int | None, paired: bool) -> Iterator[Difference]:
     """Of every quantity that any report has measured."""
     for name in own[0] if own else ():
         values = tuple(estimates[name] for estimates in own)
         if any(value.measured for value in values):
             yield Difference(
-                quantity=name, step=row, values=values, change=_change(values), moved=_moved_anywhere(values)
+                quantity=name, step=row, values=values, change=_change(values), moved=_moved_anywhere(values, paired)
             )
 
 
@@ -107,8 +113,9 @@ def _change(values: tuple[Estimate, ...]) -> float | None:
     return last - first
 
 
-def _moved_anywhere(values: tuple[Estimate, ...]) -> bool | None:
-    answers = [moved(a, b) for a, b in pairwise(values)] + [moved(values[0], values[-1])]
+def _moved_anywhere(values: tuple[Estimate, ...], paired: bool) -> bool | None:
+    pairs = [*pairwise(values), (values[0], values[-1])]
+    answers = [moved(a, b, paired=paired) for a, b in pairs]
     if True in answers:
         return True
     return None if None in answers else False

@@ -1,4 +1,4 @@
-"""Is this transformer stable at initialization? One call, one report.
+"""Is this transformer stable at initialisation? One call, one report.
 
 python examples/analyze_transformer.py
 """

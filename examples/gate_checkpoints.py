@@ -4,7 +4,7 @@ The command line does it in one line, and its exit code stops the pipeline:
 
     dynstab analyze checkpoint.pt --model model.py:make --fail-on error --format junit > stability.xml
 
-This script makes two checkpoints of one architecture, one of them badly initialized, and runs
+This script makes two checkpoints of one architecture, one of them badly initialised, and runs
 that line on both.
 
     python examples/gate_checkpoints.py
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, gain: float) -> None:
 
 
 def gate(path: Path, *options: str) -> int:
-    """Exit code of `dynstab analyze`: 0 passes, 1 has findings, 2 could not be analyzed."""
+    """Exit code of `dynstab analyze`: 0 passes, 1 has findings, 2 could not be analysed."""
     command = [sys.executable, "-m", "dynstab", "analyze", str(path), "--model", f"{__file__}:make"]
     command += ["--input", f"randn:8,{WIDTH}", "--fail-on", "error", *options]
     return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode

@@ -120,6 +120,8 @@ MODELS: dict[str, Callable[[Path], list[str]]] = {
     "trained-transformer": trained_transformer,
 }
 
+PAGES = ("gpt2-small", "exploding-mlp", "trained-transformer")  # as HTML too, about 2 MB each
+
 
 def main(names: list[str]) -> None:
     for name in names or list(MODELS):
@@ -128,6 +130,7 @@ def main(names: list[str]) -> None:
             torch.manual_seed(0)
             command = MODELS[name](Path(folder))
             files = ["--json", str(HERE / f"{name}.json")]
+            files += ["--html", str(HERE / f"{name}.html")] if name in PAGES else []
             done = subprocess.run(
                 [sys.executable, "-m", "dynstab", "analyze", *command, *files],
                 cwd=folder,

@@ -39,6 +39,22 @@ def test_numbers_differ_where_their_errors_do_not_reach(a: Estimate, b: Estimate
     assert moved(b, a) is answer
 
 
+def test_different_inputs_make_their_spread_an_error() -> None:
+    a, b = (Estimate(value=v, error=0.0, label=Label.EXACT, spread=0.4, samples=16) for v in (1.0, 1.3))
+    assert moved(a, b) is True
+    assert moved(a, b, paired=False) is False
+    report = stable()
+    provenance = report.provenance.model_copy(update={"seed": 1})
+    steps = tuple(
+        step.model_copy(update={"norm_growth": step.norm_growth.model_copy(update={"value": 9.0, "spread": 99.0})})
+        for step in report.measurements.steps
+    )
+    other = report.model_copy(update={"measurements": report.measurements.model_copy(update={"steps": steps})})
+    assert sum(each.moved is True for each in compare([report, other]).differences) == 24
+    redrawn = other.model_copy(update={"provenance": provenance})
+    assert not any(each.moved for each in compare([report, redrawn]).differences)
+
+
 def test_a_report_does_not_differ_from_itself() -> None:
     report = stable()
     found = compare([report, report])

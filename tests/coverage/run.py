@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -53,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="only every n-th of them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one architecture")
-    parser.add_argument("--rows", type=Path, default=Path("coverage-out/rows.jsonl"))
+    parser.add_argument("--rows", type=Path, default=Path("build/coverage/rows.jsonl"))
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--no-tables", dest="tables", action="store_false")
     return parser.parse_args()
@@ -63,7 +64,7 @@ def _rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _pool(waiting: list[Architecture], workers: int, limit: float):
+def _pool(waiting: list[Architecture], workers: int, limit: float) -> Iterator[Row]:
     """Rows as they come."""
     running: list[_Job] = []
     queue = list(waiting)

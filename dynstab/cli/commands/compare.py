@@ -21,7 +21,7 @@ from dynstab.cli.options import assets_option, config_options, debug_option, mod
 def command(targets: tuple[str, ...], html: str | None, assets: str, json: str | None, **options: Any) -> None:
     """Compare reports: what moved beyond its errors, which findings came and went.
 
-    A, B, ... are report.json files that dynstab wrote. Whatever else they are is analyzed first, with the
+    A, B, ... are report.json files that dynstab wrote. Whatever else they are is analysed first, with the
     same options as in `dynstab analyze`: two checkpoints of one model, before and after training. Steps are
     matched by name.
     """

@@ -1,4 +1,4 @@
-"""`dynstab demo`: two small networks trained on real data, one stable, one exploding, both analyzed."""
+"""`dynstab demo`: two small networks trained on real data, one stable, one exploding, both analysed."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ RULE = Rule(
             """,
         why_it_matters="""
             The first layers receive almost nothing and stay as they were initialised, while the last ones fit
-            what these happen to pass on. Adaptive optimizers rescale the gradient, but not its noise.
+            what these happen to pass on. Adaptive optimisers rescale the gradient, but not its noise.
             """,
         known_problems="""
             Structure is not vanishing: a LayerNorm removes 2 directions, an RMSNorm 1, a dead ReLU its own;

@@ -1,0 +1,155 @@
+"""Architectures of many kinds by the rules of the coverage run, and what that run once found wrong."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from architectures import Architecture, build
+from declared import declared
+from torch import Tensor, nn
+
+import dynstab
+from dynstab.systems.depth import depth_system
+from dynstab.systems.describe import system_info
+
+# Family -> updates in each block on the chain; None where the blocks differ by design.
+KINDS = {
+    "albert": None,  # one block, shared
+    "bart": None,  # encoder, then decoder by cross-attention
+    "blip": 2,  # two towers
+    "convnext": 1,  # stages of convolutions
+    "deberta-v2": 2,  # disentangled attention
+    "deepseek_v3": 2,  # latent attention, mixture of experts
+    "falcon": 1,  # attention and MLP in parallel
+    "fnet": 2,  # Fourier mixing
+    "gpt_oss": 2,  # attention sinks, experts
+    "mamba2": 1,  # state space
+    "patchtst": 2,  # time series
+    "pixtral": 2,  # vision with rotary positions
+    "qwen2_5_vl_vision": 2,  # packed patches
+    "whisper": None,  # audio, encoder and decoder
+}
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_small_model_of_every_kind_is_captured_with_all_checks_true(family: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the models' own
+        built = build(Architecture(family=family, task="MODEL_MAPPING"), samples=2)
+        system = depth_system(built.module, built.inputs.args, built.inputs.kwargs)
+    assert len(system.checks) == 6 and all(check.passed for check in system.checks)
+    steps = system_info(system.trajectory, ()).steps
+    found = declared(built.module, built.module.config, steps)  # type: ignore[arg-type]
+    assert not found.broken
+    expected = KINDS[family]
+    assert expected is None or (found.blocks >= 2 and found.updates == expected * found.blocks)
+
+
+class Unit(nn.Module):
+    """x + f(x) with two products."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(x)))
+
+
+class LongSkip(nn.Module):
+    """One skip around all blocks."""
+
+    def __init__(self, width: int = 6, blocks: int = 6) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Unit(width) for _ in range(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(x)
+        for block in self.blocks:
+            h = block(h)
+        return x + h
+
+
+def test_a_skip_around_all_blocks_does_not_make_them_one_step() -> None:
+    trajectory = depth_system(LongSkip(), (torch.randn(3, 6),)).trajectory
+    names = [step.name for step in trajectory.steps]
+    assert all(any(f"blocks.{i}" in name for name in names) for i in range(6))
+    assert sum(step.kind == "residual" for step in trajectory.steps) >= 5
+
+
+class Gated(nn.Module):
+    """Each input has its own gate: with one input, a number."""
+
+    def __init__(self, width: int = 600) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.full((x.shape[0], 1), 0.5)
+        x = self.first(x)
+        for layer in (self.second, self.third):
+            x = x * gate + torch.tanh(layer(torch.tanh(layer(torch.tanh(layer(x))))))
+        return x
+
+
+def test_a_single_input_that_looks_simpler_does_not_stand_for_all() -> None:
+    report = dynstab.analyze(Gated(), torch.randn(2, 600), config=dynstab.Config(effort="quick", k=2))
+    assert len(report.measurements.steps) == len(report.system.steps) > 0
+    assert all(check.passed for check in report.verification)
+
+
+def test_states_that_have_vanished_are_told_apart() -> None:
+    layers = [layer for _ in range(4) for layer in (nn.Linear(5, 5, bias=False), nn.Identity(), nn.Tanh())]
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-3)
+    checks = depth_system(model, (torch.randn(3, 5),)).checks
+    assert all(check.passed for check in checks)
+
+
+class Frozen(nn.Module):
+    """Long frozen preprocessing without gradients, then blocks that learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codec = nn.ModuleList(nn.Linear(4, 4) for _ in range(5))
+        self.layers = nn.ModuleList(Unit(4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for layer in self.codec:
+                x = layer(x)
+        for block in self.layers:
+            x = block(x)
+        return x
+
+
+def test_blocks_that_run_without_gradients_are_no_chain() -> None:
+    system = depth_system(Frozen(), (torch.randn(3, 4),))
+    assert [step.name for step in system.trajectory.steps] == ["layers.0", "layers.1", "layers.2"]
+    assert all(check.passed for check in system.checks)
+
+
+class Overwriting(nn.Module):
+    """Overwrites what the backward of exp needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grown = self.inner(x).exp()
+        result: Any = grown * 1.0
+        grown.mul_(2.0)
+        return result
+
+
+def test_a_model_that_autograd_refuses_is_answered_by_a_failed_check() -> None:
+    checks = depth_system(Overwriting(), (torch.randn(3, 4),)).checks
+    (failed,) = [check for check in checks if not check.passed]
+    assert failed.check == "product of the steps equals autograd"
+    assert failed.detail.startswith("autograd fails on the model: RuntimeError")
