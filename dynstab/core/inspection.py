@@ -13,7 +13,8 @@ class Cost(Frozen):
 
     Attributes:
         products: Jacobian products through the whole network, all inputs counted.
-        seconds_per_product: of one tangent of one input through all steps. seconds: of the analysis.
+        seconds_per_product: of one tangent of one input through all steps.
+        seconds: of all products; the decompositions of dense Jacobians come on top.
         bytes_per_tangent: memory that one tangent of all inputs takes. recorded_bytes: of the recorded run.
     """
 

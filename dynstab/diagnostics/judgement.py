@@ -112,7 +112,8 @@ def _stable(facts: Facts, gradient: Reading, signal: Reading | None) -> str:
     if signal is None:
         return f"Gradients keep their size: {backward}."
     built_for = ", slower than exponentially, as adding residual branches does" if signal.tolerated else ""
+    until = f" up to state {signal.state}" if signal.state not in (None, facts.depth) else ""
     return (
         f"Gradients and signals keep their size: {backward}, the signal by a factor "
-        f"{magnitude(signal.value)}{built_for if signal.beyond else ''}."
+        f"{magnitude(signal.value)}{until}{built_for if signal.beyond else ''}."
     )

@@ -178,8 +178,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found = _read(path)
     except (OSError, ValueError, SafetensorError, LoadError, TypeError) as error:
+        # What a refused pickle advises is for model files; here only what was got counts.
+        reason = error.got if isinstance(error, LoadError) else first_line(error)
         raise InputError(
-            f"{os.fspath(path)} cannot be read as inputs ({first_line(error)})",
+            f"{os.fspath(path)} cannot be read as inputs ({reason})",
             expected="a .npy, .npz, .pt or .safetensors file",
         ) from error
     if not found:

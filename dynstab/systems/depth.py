@@ -71,7 +71,10 @@ def depth_system(
         chain = find_chain(graph, values)
     except (CaptureError, StateError) as cause:
         subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
-        trajectory, checks = chain_system(subject, batch_size(subject.inputs), cause)
+        try:
+            trajectory, checks = chain_system(subject, batch_size(subject.inputs), cause)
+        except RuntimeError as error:  # a block that cannot run by itself: a cache that grows with each call, say
+            raise cause from error
         return DepthSystem(subject=subject, output=None, trajectory=trajectory, checks=checks)
     batch = batch_size(graph.inputs)
     planned = plan_steps(chain, find_cuts(chain, values), values, granularity=granularity, states=states, batch=batch)

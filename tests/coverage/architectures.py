@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -100,4 +101,5 @@ def _model(architecture: Architecture, variant: Variant) -> nn.Module:
 
 
 def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    words = re.sub(r"/\S*site-packages/", "", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {words[:160]}"

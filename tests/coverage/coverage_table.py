@@ -129,8 +129,7 @@ def _summary(facts: dict[str, Any]) -> list[str]:
         "same number; the block at which the chain enters the stack from another stream may hold fewer. "
         "MiB is the peak of the process, libraries included.",
         "",
-        "timm imports torchvision, of which there is no CPU build for this torch in the package index; "
-        "it did not import and is left out.",
+        "timm needs torchvision to be imported; where that is not installed, its families are left out.",
     ]
 
 

@@ -58,7 +58,7 @@ def _analyzed(module: Any, inputs: Inputs) -> Row:
     depth = declared(module, module.config, steps)
     return {
         "status": "checks failed" if failed else "analyzed" if steps else "no steps",
-        "reason": "; ".join(failed),
+        "reason": "; ".join(failed if steps else report.system.notes),
         "rung": report.system.rung,
         "states": len(report.system.states),
         "steps": len(steps),

@@ -165,3 +165,19 @@ def test_a_model_that_autograd_refuses_is_answered_by_a_failed_check() -> None:
     (failed,) = [check for check in checks if not check.passed]
     assert failed.check == "product of the steps equals autograd"
     assert failed.detail.startswith("autograd fails on the model: RuntimeError")
+
+
+class Empty(nn.Module):
+    """Splits off a part of width zero, as attention without positions does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        most, none = self.inner(x).split([4, 0], dim=-1)
+        return torch.cat([torch.tanh(most), none.reshape(x.shape[0], 1, 0).flatten(1)], -1)
+
+
+def test_empty_tensors_on_the_way_are_linearised() -> None:
+    assert all(check.passed for check in depth_system(Empty(), (torch.randn(3, 4),)).checks)

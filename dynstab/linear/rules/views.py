@@ -15,8 +15,9 @@ from dynstab.linear.rules.table import Call, Linearisation, rule
 def reshape(call: Call) -> Linearisation:
     old, new = call.inputs[0].shape, call.output.shape
     return Linearisation(
-        lambda tangents: tangents[0].reshape(-1, *new),
-        lambda cotangent: (cotangent.reshape(-1, *old),),
+        # Not -1 for the number of tangents: it has no answer where the tensor is empty.
+        lambda tangents: tangents[0].reshape(len(tangents[0]), *new),
+        lambda cotangent: (cotangent.reshape(len(cotangent), *old),),
     )
 
 
