@@ -91,13 +91,13 @@ def inspect(model: nn.Module | LoadedModel, inputs: Any = None, *, config: Confi
 
 
 def _described(target: Target, system: DepthSystem) -> SystemInfo:
-    return system_info(system.trajectory, target.inputs.description, target.loaded.notes)
+    return system_info(system.trajectory, target.inputs.description, target.notes)
 
 
 def _nothing_to_measure(target: Target, reason: str, started: float) -> Report:
     """A report that says why there is nothing to measure."""
     nothing = Trajectory(kind="depth", states=(), steps=(), notes=(reason,))
-    system = system_info(nothing, target.inputs.description, target.loaded.notes)
+    system = system_info(nothing, target.inputs.description, target.notes)
     measurements = Measurements()
     return _judged(target, _provenance(target, [nothing], started, measurements), system, (), measurements)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from dynstab.core.config import Config
@@ -75,6 +76,14 @@ class Target:
         """In which the analysis computes, for the report."""
         first = next((p for p in self.loaded.module.parameters() if p.is_floating_point()), torch.zeros(()))
         return str(self.device or first.device), dtype_name(self.dtype or first.dtype)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know before the numbers: from loading, and from the state of the model."""
+        counters = [m.num_batches_tracked for m in self.loaded.module.modules() if isinstance(m, _BatchNorm)]
+        fresh = sum(counter is not None and int(counter) == 0 for counter in counters)
+        warm_up = f"{fresh} BatchNorm layers have never seen a batch: in eval mode they do not normalise yet"
+        return (*self.loaded.notes, warm_up) if fresh else self.loaded.notes
 
     def info(self) -> ModelInfo:
         module = self.loaded.module

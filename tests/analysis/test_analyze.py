@@ -87,6 +87,13 @@ def test_the_model_comes_back_as_it_was() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_batch_norms_without_statistics_are_named() -> None:
+    fresh, seen = mlp(), mlp().train()
+    seen(torch.randn(8, 12))
+    assert any("never seen a batch" in note for note in analyzed(fresh, torch.randn(3, 12)).system.notes)
+    assert not analyzed(seen, torch.randn(3, 12)).system.notes
+
+
 def test_inputs_are_made_up_where_none_are_given_and_the_report_says_so() -> None:
     report = analyzed(mlp(), None)
     assert "made up" in report.system.inputs[0] and report.provenance.samples == 8
