@@ -111,7 +111,9 @@ def _transposed_pass(chain: list[Tensor], floor: float = 0.0) -> tuple[list[Tens
     frame = torch.eye(rows, dtype=torch.float64, device=chain[0].device).expand(samples, -1, -1)
     lost = torch.zeros(samples, rows, dtype=torch.bool, device=frame.device)
     logs = torch.zeros(samples, rows, dtype=torch.float64, device=frame.device)
-    doubt, eps, triangular = torch.zeros_like(logs), torch.finfo(torch.float64).eps, []
+    # Entries that were computed in a coarser dtype are no better known than that, see `floor`.
+    eps = max(torch.finfo(torch.float64).eps, floor / 16)
+    doubt, triangular = torch.zeros_like(logs), []
     for factor in reversed(chain):
         found = ranked_qr(factor.mT @ frame, lost, max(rows * eps, floor))
         frame, lost, width = found.q, found.lost, found.logs.shape[1]
