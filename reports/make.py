@@ -6,6 +6,7 @@ command line, as a user would do it. Weights are random (seed 0) but for the tra
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,8 +65,8 @@ def resnet18(folder: Path) -> list[str]:
     from zoo import resnet18 as build
 
     torch.save(build().state_dict(), folder / "resnet18.pt")
-    reference = f"{HERE.parent / 'tests' / 'zoo.py'}:resnet18"
-    return ["resnet18.pt", "--model", reference, "--input", "randn:8,3,64,64"]
+    shutil.copy(HERE.parent / "tests" / "zoo.py", folder / "nets.py")
+    return ["resnet18.pt", "--model", "nets.py:resnet18", "--input", "randn:8,3,64,64"]
 
 
 def exploding_mlp(folder: Path) -> list[str]:
