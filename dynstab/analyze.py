@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import dynstab
 from dynstab.core.config import Config
-from dynstab.core.errors import StateError
+from dynstab.core.errors import ConfigError, StateError
 from dynstab.core.flag import Verdict
 from dynstab.core.inspection import Inspection
 from dynstab.core.measurements import Measurements
@@ -25,7 +25,7 @@ from dynstab.measures.cost import estimate_cost
 from dynstab.systems.depth import DepthSystem
 from dynstab.systems.describe import system_info
 from dynstab.systems.loss import loss_cotangent
-from dynstab.systems.trajectory import Trajectory
+from dynstab.systems.trajectory import System, Trajectory
 from dynstab.target import Target, target_of
 
 
@@ -58,7 +58,7 @@ def analyze(
         if config.states:
             raise
         return _nothing_to_measure(target, str(error), started)
-    cotangent = loss_cotangent(system, loss) if loss else None
+    cotangent = _cotangent(system, loss) if loss else None
     measurements = measure(
         system.trajectory,
         config,
@@ -90,7 +90,13 @@ def inspect(model: nn.Module | LoadedModel, inputs: Any = None, *, config: Confi
     )
 
 
-def _described(target: Target, system: DepthSystem) -> SystemInfo:
+def _cotangent(system: System, loss: Callable[[Any], Tensor]) -> tuple[Tensor, ...]:
+    if not isinstance(system, DepthSystem):
+        raise ConfigError(f"a loss for a system over {system.trajectory.kind}", expected="a system over depth")
+    return loss_cotangent(system, loss)
+
+
+def _described(target: Target, system: System) -> SystemInfo:
     return system_info(system.trajectory, target.inputs.description, target.notes)
 
 

@@ -14,8 +14,9 @@ from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.core.report import ModelInfo
 from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
-from dynstab.systems.depth import DepthSystem, batch_size, depth_system
-from dynstab.systems.trajectory import Trajectory
+from dynstab.systems.depth import batch_size
+from dynstab.systems.readings import reading_of
+from dynstab.systems.trajectory import System, Trajectory
 
 MADE_UP_INPUTS = 8
 _LARGE_STATE = 512  # entries for one input; beyond it, spectral work is done for fewer inputs
@@ -36,10 +37,11 @@ class Target:
     dtype: torch.dtype | None
     device: torch.device | None
 
-    def system(self, inputs: Inputs | None = None, *, verify: bool = True) -> DepthSystem:
+    def system(self, inputs: Inputs | None = None, *, verify: bool = True) -> System:
         given = inputs or self.inputs
-        return depth_system(
-            self.loaded.module,
+        module = self.loaded.module
+        return reading_of(self.config.system, module, given.args, given.kwargs).make(
+            module,
             given.args,
             given.kwargs,
             dtype=self.dtype,
@@ -103,12 +105,6 @@ def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Ta
     Raises:
         ConfigError: an option that cannot be served. InputError: inputs of a wrong type, or none could be made up.
     """
-    if config.system not in ("auto", "depth"):
-        raise ConfigError(
-            f"system {config.system!r} is not read by analyze",
-            expected="auto or depth",
-            remedy="dynstab.lyapunov_spectrum measures a step function over time",
-        )
     if isinstance(model, nn.Module):
         model = LoadedModel(module=model, source=type(model).__name__, format="module", trusted=True)
     if inputs is not None:

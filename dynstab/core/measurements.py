@@ -7,7 +7,12 @@ residual, h_{l+1} = a h_l + f_l(h_l), its vector field has the Jacobian A = J_l 
 from __future__ import annotations
 
 from dynstab.core.estimate import Estimate
+from dynstab.core.flow_dynamics import FlowDynamics
 from dynstab.core.frozen import Frozen
+from dynstab.core.network_flow import NetworkFlow
+from dynstab.core.structure import Structure
+from dynstab.core.time_dynamics import TimeDynamics
+from dynstab.core.training_dynamics import TrainingDynamics
 
 _NONE = Estimate.unmeasured("not measured")
 
@@ -161,11 +166,21 @@ class NetworkMeasurement(Frozen):
 
 
 class Measurements(Frozen):
-    """All that was measured. `partial` names the measures that did not finish."""
+    """All that was measured. `partial` names the measures that did not finish.
+
+    Attributes:
+        time, flow, training: of such a system only. structure: where there is something to preserve.
+        network_flow: of residual networks.
+    """
 
     steps: tuple[StepMeasurement, ...] = ()
     states: tuple[StateMeasurement, ...] = ()
     lyapunov: Lyapunov = Lyapunov()
     gradient_flow: tuple[GradientFlow, ...] = ()
     network: NetworkMeasurement = NetworkMeasurement()
+    time: TimeDynamics | None = None
+    flow: FlowDynamics | None = None
+    training: TrainingDynamics | None = None
+    structure: Structure | None = None
+    network_flow: NetworkFlow | None = None
     partial: tuple[str, ...] = ()

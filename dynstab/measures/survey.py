@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynstab.core.config import Config
 from dynstab.core.estimate import Estimate
+from dynstab.core.flow_dynamics import FlowDynamics
 from dynstab.core.frozen import Frozen
 from dynstab.core.measurements import (
     GradientFlow,
@@ -22,6 +23,10 @@ from dynstab.core.measurements import (
     StateMeasurement,
     StepMeasurement,
 )
+from dynstab.core.network_flow import NetworkFlow
+from dynstab.core.structure import Structure
+from dynstab.core.time_dynamics import TimeDynamics
+from dynstab.core.training_dynamics import TrainingDynamics
 from dynstab.estimators.result import Result
 from dynstab.measures.effort import EFFORTS, DensePlan, Effort, plan_dense
 from dynstab.measures.flow_profile import FlowProfile
@@ -32,7 +37,16 @@ _INTERRUPTED = "interrupted before it was measured"
 _NO_STEPS = "the trajectory has no step"
 
 R = TypeVar("R", bound=Frozen)
-Place = Literal["step", "state", "gradient", "lyapunov", "network"]
+Place = Literal[
+    "step", "state", "gradient", "lyapunov", "network", "time", "flow", "training", "structure", "network_flow"
+]
+_CHAPTERS = {
+    "time": TimeDynamics,
+    "flow": FlowDynamics,
+    "training": TrainingDynamics,
+    "structure": Structure,
+    "network_flow": NetworkFlow,
+}
 
 
 class Finding(NamedTuple):
@@ -146,6 +160,7 @@ class Survey:
             ),
             lyapunov=record(Lyapunov, "lyapunov", 0),
             network=record(NetworkMeasurement, "network", 0),
+            **{name: kind(**self.found[name, 0]) for name, kind in _CHAPTERS.items() if (name, 0) in self.found},
             partial=partial,
         )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+from dynstab.core.report import Check
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import LinearOperator, ProductOperator
 
@@ -107,3 +108,13 @@ class Trajectory:
         """J_{first -> last}; `last` counts states and defaults to the final one."""
         stop = len(self.steps) if last is None else last
         return ProductOperator(tuple(step.jacobian for step in self.steps[first:stop]))
+
+
+class System(Protocol):
+    """A trajectory and how far it was verified to be the model's own."""
+
+    @property
+    def trajectory(self) -> Trajectory: ...
+
+    @property
+    def checks(self) -> tuple[Check, ...]: ...

@@ -182,7 +182,6 @@ def test_inspection_names_the_steps_without_measuring() -> None:
     ("options", "words"),
     [
         ({"device": "tpu"}, "device"),
-        ({"system": "flow"}, "system"),
         ({"states": ("nowhere.*",)}, "no state on the chain"),
     ],
 )

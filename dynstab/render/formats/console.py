@@ -16,6 +16,7 @@ from dynstab.render.sections.network import network
 from dynstab.render.sections.profile import profile
 from dynstab.render.sections.provenance import footnotes, provenance
 from dynstab.render.sections.steps import steps
+from dynstab.render.sections.topics import topics
 from dynstab.render.sections.verdict import verdict
 
 
@@ -43,6 +44,7 @@ def page(report: Report, ink: Ink, *, all_steps: bool = False) -> Page:
         *steps(report, ink, notes, all_steps=all_steps),
         *exponents(report, ink, notes),
         *network(report, ink, notes),
+        *topics(report, ink, notes),
         *provenance(report, ink),
         *footnotes(notes, ink),
     ]

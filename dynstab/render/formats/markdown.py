@@ -14,8 +14,10 @@ from dynstab.render.sections.exponents import MOST, further, spectra
 from dynstab.render.sections.findings import by_severity, tally
 from dynstab.render.sections.network import facts, remarks
 from dynstab.render.sections.provenance import circumstances
+from dynstab.render.sections.topics import cell, entries
 from dynstab.render.sections.verdict import NOTHING, confidence, incomplete, subject
 from dynstab.render.table import QUANTITIES, Gap, Quantity, Row, condensed, note_missing, rows, usual_label
+from dynstab.render.topics import Topic, topics
 
 _SIGNS = {
     "stable": "🟢", "exploding": "🔴", "vanishing": "🟣", "mixed": "🟠", "inconclusive": "⚪",
@@ -32,6 +34,7 @@ def render(report: Report, *, all_steps: bool = False) -> str:
         f"## Findings: {tally(report)}",
         *(_flag(flag) for flag in by_severity(report)),
         *_network(report, notes),
+        *(block for topic in topics(report) for block in _topic(topic, notes)),
         *_steps(report, notes, all_steps),
         *_exponents(report, notes),
         *_provenance(report, notes),
@@ -74,6 +77,23 @@ def _network(report: Report, notes: Footnotes) -> list[str]:
             entries.append([escape(name), escape(f"{estimate(quantity)} {unit}")])
     entries += [[escape(name), escape(text)] for name, text in remarks(report)]
     return ["## Whole network", _table(["quantity", "value"], entries)] if entries else []
+
+
+def _topic(topic: Topic, notes: Footnotes) -> list[str]:
+    shown = [[escape(name), escape(text)] for name, text in entries(topic, notes)]
+    tables = [
+        _folded(
+            escape(table.title),
+            _table(list(map(escape, table.heads)), [[escape(cell(v)) for v in row] for row in table.rows]),
+        )
+        for table in topic.tables
+    ]
+    return [
+        f"## {escape(topic.title)}",
+        escape(topic.remark),
+        _table(["quantity", "value"], shown) if shown else "",
+        *tables,
+    ]
 
 
 def _steps(report: Report, notes: Footnotes, all_steps: bool) -> list[str]:

@@ -72,6 +72,7 @@ def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -
         states=view.state_table(report, notes),
         exponents=view.exponent_table(report, notes),
         facts=view.network_facts(report, notes),
+        topics=view.topic_views(report, notes),
         checks=view.checks(report),
         circumstances=[(name, printable(text)) for name, text in circumstances(report) if text and name != "methods"],
         methods=methods(report),

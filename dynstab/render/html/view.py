@@ -16,8 +16,10 @@ from dynstab.render.numbers import MARKS, brief, estimate, evidence, number, plu
 from dynstab.render.sections.exponents import spectra
 from dynstab.render.sections.findings import by_severity
 from dynstab.render.sections.network import facts, remarks
+from dynstab.render.sections.topics import cell, entries
 from dynstab.render.sections.verdict import incomplete
 from dynstab.render.table import QUANTITIES, note_missing, rows, usual_label
+from dynstab.render.topics import topics
 
 SIGNS = {"stable": "✓", "exploding": "↑", "vanishing": "↓", "mixed": "↕", "inconclusive": "?"}
 SEVERITY_SIGNS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "●"}
@@ -196,6 +198,28 @@ def network_facts(report: Report, notes: Footnotes) -> list[tuple[str, str]]:
         if quantity.measured:
             entries.append((name, f"{estimate(quantity)} {unit}".rstrip()))
     return entries + remarks(report)
+
+
+def topic_views(report: Report, notes: Footnotes) -> list[dict[str, Any]]:
+    """The chapters that only some systems have."""
+    return [
+        {
+            "title": topic.title,
+            "anchor": topic.title.lower().replace(" ", "-"),
+            "remark": topic.remark,
+            "facts": entries(topic, notes),
+            "charts": topic.charts,
+            "tables": [
+                {
+                    "title": table.title,
+                    "heads": table.heads,
+                    "rows": [[cell(value) for value in row] for row in table.rows],
+                }
+                for table in topic.tables
+            ],
+        }
+        for topic in topics(report)
+    ]
 
 
 def checks(report: Report) -> list[tuple[bool, str]]:

@@ -1,0 +1,108 @@
+"""A training run as the monitor saw it: plain data, one record after another."""
+
+from __future__ import annotations
+
+from dynstab.core.estimate import Estimate
+from dynstab.core.flag import Flag
+from dynstab.core.frozen import Frozen
+
+RUN_SCHEMA_VERSION = "1.0"
+
+
+class RunInfo(Frozen):
+    """What does not change during a run.
+
+    Attributes:
+        places: names of the modules whose output is watched, in the order of the forward pass.
+        groups: names of the groups of parameters (usually one a block), lower layers first.
+        states, steps: of the probed network, by name; empty where nothing is probed.
+        optimizer: its class name. every, sharpness_every: training steps between two probes, 0 for never.
+    """
+
+    schema_version: str = RUN_SCHEMA_VERSION
+    dynstab: str
+    torch: str
+    created: str
+    model: str
+    parameters: int
+    device: str
+    dtype: str
+    places: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    optimizer: str | None = None
+    every: int = 0
+    sharpness_every: int = 0
+
+
+class Signal(Frozen):
+    """The cheap signals of one training step; a number that was not taken is NaN.
+
+    Attributes:
+        step: of training. seconds: since the run began. loss: None where `step` was given none.
+        activation_rms, gradient_rms, nonfinite_fraction: per place of `RunInfo.places`.
+        gradient_norm, update_norm, weight_norm: per group of `RunInfo.groups`; the update is the last
+            change of the weights.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None = None
+    learning_rate: float | None = None
+    activation_rms: tuple[float, ...] = ()
+    gradient_rms: tuple[float, ...] = ()
+    nonfinite_fraction: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+    update_norm: tuple[float, ...] = ()
+    weight_norm: tuple[float, ...] = ()
+
+
+class Probe(Frozen):
+    """A measurement of the network on the probe batch.
+
+    Attributes:
+        exponents: leading finite-time exponents, nat a step of the network, descending.
+        step_gains: ln of the relative RMS gain of every step. gradient_flow: ln of the relative gradient gain
+            from the last state to every state.
+        sharpness: lambda_max of the Hessian (of the preconditioned one for Adam). threshold: the optimiser's,
+            in the same unit. preconditioned: whether the sharpness is.
+        outcome: "converged", or why numbers are missing.
+    """
+
+    step: int
+    seconds: float
+    cost: float
+    exponents: tuple[float, ...] = ()
+    step_gains: tuple[float, ...] = ()
+    gradient_flow: tuple[float, ...] = ()
+    sharpness: Estimate | None = None
+    threshold: float | None = None
+    preconditioned: bool = False
+    outcome: str = "converged"
+
+
+class Incident(Frozen):
+    """A finding at a training step."""
+
+    step: int
+    flag: Flag
+
+
+class PostMortem(Frozen):
+    """What was written out when a run went wrong: the step, why, and the file of the full analysis."""
+
+    step: int
+    reason: str
+    report: str | None = None
+
+
+class Run(Frozen):
+    """Everything that a store holds. Records are in the order of their steps."""
+
+    info: RunInfo
+    signals: tuple[Signal, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    post_mortems: tuple[PostMortem, ...] = ()
+    finished: bool = False
