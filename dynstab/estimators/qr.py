@@ -94,6 +94,8 @@ class FrameWalk:
         longest: steps between two factorisations at most.
         floor: a direction is lost where R_ii is at or below that share of its own column; by default 16
             times the rounding of the frame's dtype.
+        reach: share of ln(1 / floor) that the ratio within R may grow to: the smallest R_ii is known
+            to a relative floor^(1 - reach).
     """
 
     frame: Tensor
@@ -101,6 +103,7 @@ class FrameWalk:
     longest: int = LONGEST_INTERVAL
     memory_limit: int = 2**30
     floor: float = 0.0
+    reach: float = 0.5
     logs: list[Tensor] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     factors: list[Tensor] = field(default_factory=list)
@@ -135,8 +138,8 @@ class FrameWalk:
             self._walk_again()
             return
         self._record(found, steps)
-        # The ratio within R may grow to floor^(-1/2) before the next factorisation, columns by e^20 at most.
-        rate = max(ratio / (0.5 * reach), _log_size(found.logs) / 20) / steps
+        # Columns may grow by e^20 at most before the next factorisation.
+        rate = max(ratio / (self.reach * reach), _log_size(found.logs) / 20) / steps
         self.rate = rate if len(self.logs) == 1 else 0.7 * self.rate + 0.3 * rate
         self.interval = self.longest if self.rate * self.longest <= 1 else max(1, int(1 / self.rate))
 
