@@ -37,7 +37,7 @@ def analyze(
     loss: Callable[[Any], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Measure and judge the stability of a network through its depth.
+    """Measure and judge the stability of a network through its depth, of a recurrence or a flow through time.
 
     Args:
         model: a module, or what `dynstab.load` answered. It comes back as it was.
@@ -67,7 +67,8 @@ def analyze(
         training_dtype=target.training_dtype,
         progress=progress,
     )
-    provenance = _provenance(target, [system.trajectory, reference or system.trajectory], started, measurements)
+    trajectories = [each for each in (system.trajectory, reference, system.trajectory.whole) if each is not None]
+    provenance = _provenance(target, trajectories, started, measurements)
     return _judged(target, provenance, _described(target, system), system.checks, measurements)
 
 
@@ -102,7 +103,8 @@ def _described(target: Target, system: System) -> SystemInfo:
 
 def _nothing_to_measure(target: Target, reason: str, started: float) -> Report:
     """A report that says why there is nothing to measure."""
-    nothing = Trajectory(kind="depth", states=(), steps=(), notes=(reason,))
+    kind = "depth" if target.config.system == "auto" else target.config.system
+    nothing = Trajectory(kind=kind, states=(), steps=(), notes=(reason,))
     system = system_info(nothing, target.inputs.description, target.notes)
     measurements = Measurements()
     return _judged(target, _provenance(target, [nothing], started, measurements), system, (), measurements)

@@ -40,7 +40,7 @@ def compare(reports: Sequence[Report], names: Sequence[str] = ()) -> Comparison:
     steps = _matched(reports)
     paired = len({(report.system.inputs, report.provenance.seed) for report in reports}) == 1
     return Comparison(
-        names=_distinct(names or [report.model.source or report.model.class_name for report in reports]),
+        names=distinct(names or [report.model.source or report.model.class_name for report in reports]),
         reports=tuple(reports),
         steps=steps,
         network=tuple(_differences([dict(_whole(report)) for report in reports], None, paired)),
@@ -102,7 +102,11 @@ def _differences(own: list[dict[str, Estimate]], row: int | None, paired: bool) 
         values = tuple(estimates[name] for estimates in own)
         if any(value.measured for value in values):
             yield Difference(
-                quantity=name, step=row, values=values, change=_change(values), moved=_moved_anywhere(values, paired)
+                quantity=name,
+                step=row,
+                values=values,
+                change=_change(values),
+                moved=moved_anywhere(values, paired=paired),
             )
 
 
@@ -113,7 +117,8 @@ def _change(values: tuple[Estimate, ...]) -> float | None:
     return last - first
 
 
-def _moved_anywhere(values: tuple[Estimate, ...], paired: bool) -> bool | None:
+def moved_anywhere(values: tuple[Estimate, ...], *, paired: bool = True) -> bool | None:
+    """Did the number move between any neighbours of a series, or from its first to its last?"""
     pairs = [*pairwise(values), (values[0], values[-1])]
     answers = [moved(a, b, paired=paired) for a, b in pairs]
     if True in answers:
@@ -167,7 +172,7 @@ def _worst(report: Report, code: str) -> Severity | None:
     return max(found, key=lambda severity: severity.rank, default=None)
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """The names, those that occur twice numbered."""
     counts, seen = Counter(names), Counter()
     result = []

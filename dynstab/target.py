@@ -14,12 +14,14 @@ from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.core.report import ModelInfo
 from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
+from dynstab.loading.admissible import named_inputs, refuse_devices, refuse_module
 from dynstab.systems.depth import batch_size
 from dynstab.systems.readings import reading_of
 from dynstab.systems.trajectory import System, Trajectory
 
 MADE_UP_INPUTS = 8
 _LARGE_STATE = 512  # entries for one input; beyond it, spectral work is done for fewer inputs
+_LARGE_STATE_IN_TIME = 64  # the same where a hundred steps are decomposed one by one
 _REFERENCE_INPUTS = {"quick": 1, "standard": 1, "thorough": 2}
 
 
@@ -40,7 +42,13 @@ class Target:
     def system(self, inputs: Inputs | None = None, *, verify: bool = True) -> System:
         given = inputs or self.inputs
         module = self.loaded.module
-        return reading_of(self.config.system, module, given.args, given.kwargs).make(
+        reading = reading_of(self.config.system, module, given.args, given.kwargs)
+        options: dict[str, Any] = {}
+        if self.config.linearisation == "backward":
+            if reading.kind != "depth":
+                raise ConfigError(f"linearisation 'backward' for a system of kind {reading.kind}", expected="depth")
+            options["linearisation"] = "backward"
+        return reading.make(
             module,
             given.args,
             given.kwargs,
@@ -50,19 +58,29 @@ class Target:
             states=self.config.states,
             seed=self.config.seed,
             verify=verify,
+            **options,
         )
 
     def reference(self, trajectory: Trajectory) -> Trajectory | None:
         """The same system at fewer inputs, where the states are large and there are more."""
         fewer = _REFERENCE_INPUTS[self.config.effort]
-        if trajectory.samples <= fewer or max(state.size for state in trajectory.states) <= _LARGE_STATE:
+        limit = _LARGE_STATE_IN_TIME if trajectory.kind == "time" else _LARGE_STATE
+        if trajectory.samples <= fewer or max(state.size for state in trajectory.states) <= limit:
             return None
-        dim = trajectory.states[0].layout.sample_dims[0]
-        few = first_inputs(self.inputs, fewer, trajectory.samples, dim)
+        few = first_inputs(self.inputs, fewer, trajectory.samples, self._input_dim(trajectory))
         reference = self.system(few, verify=False).trajectory
         # A single input can look simpler (a mask with one entry is a number): then all inputs serve.
         alike = [state.size for state in reference.states] == [state.size for state in trajectory.states]
         return reference if alike else None
+
+    def _input_dim(self, trajectory: Trajectory) -> int:
+        """The dimension of the input tensors that counts inputs: as in the first state, but over time, where a
+        state may have layers first and a sequence time first."""
+        if trajectory.kind != "time":
+            return trajectory.states[0].layout.sample_dims[0]
+        shapes = [tensor.shape for tensor in _tensors(self.inputs)]
+        counts = [all(len(shape) > dim and shape[dim] == trajectory.samples for shape in shapes) for dim in (0, 1)]
+        return 1 if counts[1] and (_time_first(self.loaded.module, self.inputs) or not counts[0]) else 0
 
     @property
     def training_dtype(self) -> torch.dtype:
@@ -76,7 +94,8 @@ class Target:
     @property
     def device_and_dtype(self) -> tuple[str, str]:
         """In which the analysis computes, for the report."""
-        first = next((p for p in self.loaded.module.parameters() if p.is_floating_point()), torch.zeros(()))
+        held = (*self.loaded.module.parameters(), *_tensors(self.inputs))
+        first = next((tensor for tensor in held if tensor.is_floating_point()), torch.zeros(()))
         return str(self.device or first.device), dtype_name(self.dtype or first.dtype)
 
     @property
@@ -107,6 +126,13 @@ def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Ta
     """
     if isinstance(model, nn.Module):
         model = LoadedModel(module=model, source=type(model).__name__, format="module", trusted=True)
+    if not isinstance(model, LoadedModel):
+        raise InputError(
+            f"a model of type {type(model).__name__}",
+            expected="a torch.nn.Module, or what dynstab.load answered",
+            remedy="dynstab.load takes files, references and callables",
+        )
+    refuse_module(model.module, model.source)
     if inputs is not None:
         given = as_inputs(inputs)
     else:
@@ -114,10 +140,15 @@ def target_of(model: nn.Module | LoadedModel, inputs: Any, config: Config) -> Ta
     if not any(tensor.numel() for tensor in _tensors(given)):
         raise InputError("the inputs hold no number", expected="sizes from 1 up in every dimension")
     if config.samples is not None:
-        given = first_inputs(given, config.samples, batch_size(_tensors(given)), 0)
+        dim = 1 if _time_first(model.module, given) else 0
+        batch = batch_size(tensor.movedim(dim, 0) for tensor in _tensors(given) if tensor.ndim > dim)
+        given = first_inputs(given, config.samples, batch, dim)
     half = {parameter.dtype for parameter in model.module.parameters()} & {torch.float16, torch.bfloat16}
     dtype = getattr(torch, config.dtype) if config.dtype else torch.float32 if half else None
-    return Target(loaded=model, inputs=given, config=config, dtype=dtype, device=_device(config.device))
+    device = _device(config.device)
+    if device is None:
+        refuse_devices(model.module, named_inputs(given.args, given.kwargs))
+    return Target(loaded=model, inputs=given, config=config, dtype=dtype, device=device)
 
 
 def _device(name: str) -> torch.device | None:
@@ -137,6 +168,14 @@ def _device(name: str) -> torch.device | None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r}, but this torch sees no CUDA device", remedy="use --device cpu")
     return device
+
+
+def _time_first(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether the inputs are sequences with time first, as torch's recurrent layers and cells take them."""
+    ranks = {tensor.ndim for tensor in _tensors(inputs)}
+    if isinstance(module, nn.RNNCellBase):
+        return 3 in ranks
+    return isinstance(module, nn.RNNBase) and not module.batch_first and ranks == {3}
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

@@ -15,16 +15,23 @@ PUBLIC = {
     "Estimate",
     "Flag",
     "LoadedModel",
+    "LyapunovFunction",
     "LyapunovSpectrum",
+    "Monitor",
     "Report",
+    "StopTraining",
     "Trajectory",
     "__version__",
     "analyze",
+    "analyze_training",
     "inspect",
     "jacobian",
     "load",
+    "lyapunov_function",
     "lyapunov_spectrum",
+    "sharpness",
     "singular_values",
+    "training_stability",
 }
 
 

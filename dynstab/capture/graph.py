@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from dynstab.core.report import Choices
+
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
@@ -24,6 +26,7 @@ class Graph:
         input_names: for people, e.g. "input_ids".
         output_paths: where each output sat in what forward returned, e.g. "logits".
         rung: which way of tracing succeeded. notes: what a reader of the report should know.
+        choices: what was settled where the model leaves more than one answer.
     """
 
     module: fx.GraphModule
@@ -33,6 +36,7 @@ class Graph:
     output_paths: tuple[str, ...] = ()
     rung: str = "pre-dispatch"
     notes: tuple[str, ...] = field(default=())
+    choices: Choices = Choices()
 
     def arguments(self, inputs: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The values for the placeholders: the parameters as they are now, then the inputs."""

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
-_TABLES = ("_parameters", "_buffers", "_modules")
+# Held by a module and changed in place: its tables of parameters, buffers, submodules and hooks among them.
+_CONTAINERS = (dict, OrderedDict, list, set)
 
 
-def _snapshot(module: nn.Module) -> dict[str, Any]:
-    saved = dict(module.__dict__)
-    for table in _TABLES:
-        saved[table] = dict(saved[table])
-    return saved
+class _Snapshot:
+    """A module's attributes, and what its containers held."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.attributes = module, dict(vars(module))
+        self.contents = {name: value.copy() for name, value in self.attributes.items() if type(value) in _CONTAINERS}
+
+    def restore(self) -> None:
+        attributes = vars(self.module)
+        for name in [name for name in attributes if name not in self.attributes]:
+            del attributes[name]
+        attributes.update(self.attributes)
+        for name, content in self.contents.items():
+            container = attributes[name]
+            if _differs(container, content):
+                container.clear()
+                container.extend(content) if isinstance(content, list) else container.update(content)
 
 
-def _restore(module: nn.Module, saved: dict[str, Any]) -> None:
-    for table in _TABLES:
-        content = module.__dict__[table]
-        if dict(content) != saved[table] if table == "_modules" else _differs(content, saved[table]):
-            content.clear()
-            content.update(saved[table])
-    for name in [name for name in module.__dict__ if name not in saved]:
-        del module.__dict__[name]
-    for name, value in saved.items():
-        if name not in _TABLES:
-            module.__dict__[name] = value
-
-
-def _differs(now: dict[str, Any], then: dict[str, Any]) -> bool:
-    return list(now) != list(then) or any(now[name] is not then[name] for name in then)
+def _differs(now: Any, then: Any) -> bool:
+    """By identity: entries may be tensors."""
+    if isinstance(then, set):
+        return now != then
+    pairs = zip(now.values(), then.values(), strict=False) if isinstance(then, dict) else zip(now, then, strict=False)
+    keys = isinstance(then, dict) and list(now) != list(then)
+    return keys or len(now) != len(then) or any(a is not b for a, b in pairs)
 
 
 @contextmanager
@@ -41,20 +49,24 @@ def isolated(module: nn.Module, *, training: bool = False) -> Iterator[None]:
     """Run the body with `module` in eval mode (or as it is, with `training`) and put everything back.
 
     Restored: train and eval modes of every submodule, buffers by value, attributes that forward
-    sets, and the random states of CPU and CUDA. Gradients are not touched by the body's contract.
+    sets, hooks that it installs, what it adds to lists and dictionaries, and the random states of
+    torch, Python and NumPy. Gradients are not touched by the body's contract.
     """
-    saved = {submodule: _snapshot(submodule) for submodule in module.modules()}
+    saved = [_Snapshot(submodule) for submodule in module.modules()]
     buffers: list[tuple[Tensor, Tensor]] = [(b, b.detach().clone()) for b in module.buffers()]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numbers = random.getstate(), numpy.random.get_state()
     with torch.random.fork_rng(devices=devices):
         try:
             if not training:
-                for submodule in saved:
-                    submodule.training = False
+                for snapshot in saved:
+                    snapshot.module.training = False
             yield
         finally:
-            for submodule, before in saved.items():
-                _restore(submodule, before)
+            random.setstate(python)
+            numpy.random.set_state(numbers)
+            for snapshot in saved:
+                snapshot.restore()
             with torch.no_grad():
                 for buffer, before in buffers:
                     if not torch.equal(buffer, before):

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, fx
 
 aten = torch.ops.aten
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's, Python's and NumPy's own generators: each run of a forward draws the same numbers."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+
+
+def drawn_outside_torch(seed: int) -> tuple[str, ...]:
+    """Whose generator was used since `seed_everything(seed)`: "Python", "NumPy"."""
+    python = random.getstate() != random.Random(seed).getstate()
+    fresh, now = numpy.random.RandomState(seed % 2**32).get_state(), numpy.random.get_state()
+    moved = any(not numpy.array_equal(a, b) for a, b in zip(fresh, now, strict=True))
+    return (*(("Python",) if python else ()), *(("NumPy",) if moved else ()))
 
 
 class _Recorder(fx.Interpreter):
@@ -40,6 +57,9 @@ def freeze_random(graph_module: fx.GraphModule, arguments: Sequence[Tensor]) -> 
         recorder.run(*arguments)
     for number, (node, draw) in enumerate(recorder.draws.items()):
         _replace(graph_module, node, draw, f"_draw_{number}")
+        # Dead code of this kind is kept by fx, which takes it for impure, and would move the user's random state.
+        for dead in (*node.users, node):
+            graph_module.graph.erase_node(dead)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
     return len(recorder.draws)

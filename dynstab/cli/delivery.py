@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,11 @@ class Delivery:
             report.save(self.json)
         if self.html is not None:
             report.to_html(self.html, assets=self.assets)
-        return FINDINGS if any(map(self._fails, report.flags)) else 0
+        return self.code(report.flags)
+
+    def code(self, flags: Iterable[Flag]) -> int:
+        """The exit code for these findings."""
+        return FINDINGS if any(map(self._fails, flags)) else 0
 
     def _show(self, report: Report) -> None:
         from dynstab.render import print_report, render

@@ -103,6 +103,12 @@ config_options = _all(
         show_default="step",
         help="Every cut, every residual update, or one step per block.",
     ),
+    click.option(
+        "--linearisation",
+        type=click.Choice(["forward", "backward"]),
+        show_default="forward",
+        help="Of custom autograd Functions: the derivative of their forward, or what their own backward says.",
+    ),
     click.option("--states", metavar="GLOB", multiple=True, help="Module paths that name the states. Repeatable."),
 )
 

@@ -18,6 +18,7 @@ class Config(Frozen):
         effort: quick, standard or thorough. device: auto, cpu, cuda or cuda:N.
         dtype: of the analysis; None keeps the model's float32 or float64 and lifts half precision to float32.
         system: how the model is read. granularity: fine (every cut), step (every residual update), block.
+        linearisation: of custom autograd Functions: the derivative of their forward, or what their backward says.
         states: globs of module paths that name the states, empty for automatic.
         select, ignore: rule codes or names; empty select means all.
     """
@@ -32,6 +33,7 @@ class Config(Frozen):
     dtype: Literal["float32", "float64", "bfloat16"] | None = None
     system: Literal["auto", "depth", "time", "flow"] = "auto"
     granularity: Literal["fine", "step", "block"] = "step"
+    linearisation: Literal["forward", "backward"] = "forward"
     states: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

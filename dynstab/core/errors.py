@@ -8,7 +8,8 @@ DynstabError
 |-- CaptureError    a model that cannot be traced
 |-- StateError      a trajectory without the states or steps that were asked for
 |-- MemoryBudgetError    not even one tangent fits into memory
-`-- ReportError     a report file that cannot be read or written
+|-- ReportError     a report file that cannot be read or written
+`-- StoreError      the store of a training run that cannot be read or written
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ class MemoryBudgetError(DynstabError):
 
 class ReportError(DynstabError):
     """A report file that cannot be read or written."""
+
+
+class StoreError(DynstabError):
+    """The store of a training run that cannot be read or written."""
 
 
 def first_line(error: BaseException) -> str:

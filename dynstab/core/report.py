@@ -76,6 +76,24 @@ class StepInfo(Frozen):
     parameters: int = 0
 
 
+class Choices(Frozen):
+    """What an analysis had to settle where a model leaves more than one answer.
+
+    Attributes:
+        branches: where forward turned a value that depends on the input into a Python number, "net.py:12": the
+            analysis follows the path that was taken at these inputs.
+        functions: custom autograd Functions that forward calls.
+        linearisation: whose derivative is shown, that of their forward or what their own backward says.
+        backward_gap: how far the model's own gradient is from the one shown, relative to its norm; None
+            where the two agree.
+    """
+
+    branches: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    linearisation: Literal["forward", "backward"] = "forward"
+    backward_gap: float | None = None
+
+
 class SystemInfo(Frozen):
     kind: str
     time_unit: str
@@ -84,6 +102,12 @@ class SystemInfo(Frozen):
     steps: tuple[StepInfo, ...]
     rung: str = ""
     notes: tuple[str, ...] = ()
+    choices: Choices = Choices()
+
+    @property
+    def axis(self) -> str:
+        """Along what the steps lie, in a word: depth, time, or training."""
+        return {"flow": "time"}.get(self.kind, self.kind)
 
 
 class Report(Frozen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynstab.core.estimate import Estimate
 from dynstab.core.flag import Flag
 from dynstab.core.frozen import Frozen
@@ -41,9 +43,10 @@ class Signal(Frozen):
 
     Attributes:
         step: of training. seconds: since the run began. loss: None where `step` was given none.
-        activation_rms, gradient_rms, nonfinite_fraction: per place of `RunInfo.places`.
+        activation_rms, gradient_rms, nonfinite_fraction: per place of `RunInfo.places`; of large tensors, from
+            rows at even distances. Gradients at one step in four.
         gradient_norm, update_norm, weight_norm: per group of `RunInfo.groups`; the update is the last
-            change of the weights.
+            change of the weights, and both it and the weights are estimated from a fixed sample of entries.
     """
 
     step: int
@@ -62,9 +65,12 @@ class Probe(Frozen):
     """A measurement of the network on the probe batch.
 
     Attributes:
-        exponents: leading finite-time exponents, nat a step of the network, descending.
-        step_gains: ln of the relative RMS gain of every step. gradient_flow: ln of the relative gradient gain
-            from the last state to every state.
+        cost: seconds that it took.
+        exponents: leading finite-time exponents, nat a step of the network, descending, mean over the inputs;
+            lower bounds, which `outcome` qualifies.
+        step_gains: ln of the relative mean-field gain chi of every step (a squared gain, as in the report).
+            gradient_flow: ln of the relative gradient gain from the last state to every state, for isotropic
+            cotangents. Estimates, from the same random directions at every probe.
         sharpness: lambda_max of the Hessian (of the preconditioned one for Adam). threshold: the optimiser's,
             in the same unit. preconditioned: whether the sharpness is.
         outcome: "converged", or why numbers are missing.
@@ -98,7 +104,10 @@ class PostMortem(Frozen):
 
 
 class Run(Frozen):
-    """Everything that a store holds. Records are in the order of their steps."""
+    """Everything that a store holds; printing it shows the page of `dynstab render RUN`.
+
+    Records are in the order of their steps.
+    """
 
     info: RunInfo
     signals: tuple[Signal, ...] = ()
@@ -106,3 +115,16 @@ class Run(Frozen):
     incidents: tuple[Incident, ...] = ()
     post_mortems: tuple[PostMortem, ...] = ()
     finished: bool = False
+
+    def __rich__(self) -> Any:
+        from dynstab.render.run.console import RunPage
+
+        return RunPage(self)
+
+    def __str__(self) -> str:
+        from dynstab.render.run.console import run_text
+
+        return run_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.info.model}: {len(self.signals)} signals, {len(self.incidents)} incidents>"

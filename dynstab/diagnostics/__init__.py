@@ -6,7 +6,15 @@ The words 'exploding' and 'vanishing' live here and nowhere else.
 from __future__ import annotations
 
 from dynstab.diagnostics.facts import Facts
-from dynstab.diagnostics.registry import all_rules, diagnose, find_rule, matching_rules, selected_rules
+from dynstab.diagnostics.registry import (
+    all_rules,
+    diagnose,
+    documented_rules,
+    find_documented,
+    find_rule,
+    matching_rules,
+    selected_rules,
+)
 from dynstab.diagnostics.rule import HEADINGS, Finding, Rule
 from dynstab.diagnostics.verdict import verdict
 
@@ -17,6 +25,8 @@ __all__ = [
     "Rule",
     "all_rules",
     "diagnose",
+    "documented_rules",
+    "find_documented",
     "find_rule",
     "matching_rules",
     "selected_rules",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dynstab.core.estimate import Estimate, Label
+from dynstab.core.flow_dynamics import FlowDynamics, SolverStep
 from dynstab.core.frozen import Frozen
 from dynstab.core.measurements import (
     GradientFlow,
@@ -18,7 +19,10 @@ from dynstab.core.measurements import (
     StateMeasurement,
     StepMeasurement,
 )
-from dynstab.core.report import Check, ModelInfo, StateInfo, StepInfo, SystemInfo
+from dynstab.core.network_flow import NetworkFlow
+from dynstab.core.report import Check, Choices, ModelInfo, StateInfo, StepInfo, SystemInfo
+from dynstab.core.structure import Structure
+from dynstab.core.time_dynamics import TimeDynamics
 from dynstab.diagnostics.facts import Facts
 
 Numbers = Mapping[str, Any]
@@ -51,6 +55,39 @@ HEALTHY_STATE = {
     "token_similarity": 0.1,
 }
 
+HEALTHY_SOLVER_STEP = {
+    "local_error": 1e-7,
+    "tolerance_ratio": 0.5,
+    "logarithmic_norm": 0.3,
+    "abscissa": 0.1,
+    "fastest_decay": 3.0,
+    "slowest_decay": 0.5,
+    "amplification": 1.01,
+    "neutral_amplification": 0.98,
+    "trace": -2.0,
+}
+
+HEALTHY_FLOW = {
+    "solver": "dopri5",
+    "order": 5,
+    "adaptive": True,
+    "source": "torchdiffeq.odeint_adjoint",
+    "start": 0.0,
+    "end": 1.0,
+    "reached": 1.0,
+    "outcome": "converged",
+    "accepted": 12,
+    "rejected": 1,
+    "evaluations": 86,
+    "adjoint": True,
+    "real_limit": 3.3066,
+    "stiffness_ratio": 6.0,
+    "stiffness": 3.0,
+    "solution_error": 1e-5,
+    "adjoint_gap": 1e-4,
+    "reversal_error": 1e-5,
+}
+
 HEALTHY_NETWORK = {
     "null_log_gain": Estimate(value=-0.1, error=0.1, unit="nat", method="finite width"),
     "refinement_order": 1.0,
@@ -76,6 +113,11 @@ class Case:
         exponents: above the rates, in nat per step, descending.
         no_flow: the gradient at the states was not measured.
         failed: verification checks that did not pass. partial: measures that did not finish.
+        flow: of a differential equation, the numbers of its chapter that differ.
+        solver_steps: the same of every step of its solver.
+        choices: what the capture had to settle.
+        dynamics: of a system over time, the numbers of its chapter.
+        structure, network_flow: the numbers of those chapters, absent where empty.
     """
 
     depth: int = 12
@@ -95,6 +137,12 @@ class Case:
     no_flow: bool = False
     failed: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
+    flow: Numbers = field(default_factory=dict)
+    solver_steps: Numbers = field(default_factory=dict)
+    choices: Choices = Choices()
+    dynamics: Numbers = field(default_factory=dict)
+    structure: Numbers = field(default_factory=dict)
+    network_flow: Numbers = field(default_factory=dict)
 
     def facts(self) -> Facts:
         """The case as a rule sees it."""
@@ -123,6 +171,7 @@ class Case:
         return SystemInfo(
             kind=self.time,
             time_unit="layer",
+            choices=self.choices,
             inputs=("randn:8,16,64",),
             states=tuple(
                 StateInfo(index=i, name=f"state {i}", shape=(8, 16, 64), size=1024, tokens=16) for i in levels
@@ -143,8 +192,20 @@ class Case:
             ),
             gradient_flow=tuple(self._flow(index) for index in range(self.depth + 1)),
             network=build(NetworkMeasurement, {**HEALTHY_NETWORK, **self._whole(), **self.network}),
+            time=build(TimeDynamics, self.dynamics) if self.dynamics else None,
+            flow=self._solver() if self.flow or self.solver_steps else None,
+            structure=build(Structure, self.structure) if self.structure else None,
+            network_flow=build(NetworkFlow, self.network_flow) if self.network_flow else None,
             partial=self.partial,
         )
+
+    def _solver(self) -> FlowDynamics:
+        size = 1.0 / self.depth
+        steps = tuple(
+            build(SolverStep, {**HEALTHY_SOLVER_STEP, **self.solver_steps, "index": i, "time": i * size, "size": size})
+            for i in range(self.depth)
+        )
+        return build(FlowDynamics, {**HEALTHY_FLOW, "steps": steps, **self.flow})
 
     def _step(self, index: int) -> StepMeasurement:
         healthy = {**HEALTHY_STEP, "norm_growth": math.exp(self.signal_rate)}

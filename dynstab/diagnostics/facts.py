@@ -10,6 +10,7 @@ from typing import Literal
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.measurements import Measurements, StateMeasurement, StepMeasurement
 from dynstab.core.report import Check, ModelInfo, Report, StepInfo, SystemInfo
+from dynstab.core.time_dynamics import FixedPoint
 from dynstab.diagnostics.thresholds import RANGES, Range
 
 _OF_DERIVATIVES = ("output depends on the source", "product of the steps equals autograd", "adjoint identity")
@@ -56,6 +57,28 @@ class Facts:
     def samples(self) -> int:
         """Independent inputs: the most that the size of any state is a mean over, at least 1."""
         return max((state.rms.samples for state in self.measurements.states), default=1)
+
+    @property
+    def way_back(self) -> str:
+        """The way of the gradient, for a sentence."""
+        return f"from the {'output' if self.system.axis == 'depth' else 'last state'} back to the first state"
+
+    @property
+    def through(self) -> str:
+        """All of the steps, for a sentence: "the whole depth"."""
+        return "the whole depth" if self.system.axis == "depth" else f"all {self.depth} steps"
+
+    @property
+    def rest(self) -> FixedPoint | None:
+        """Where a map without drive rests, if it does."""
+        return self.measurements.time.fixed_point if self.measurements.time else None
+
+    @property
+    def attracted(self) -> bool:
+        """The states rest at a fixed point that attracts: there gradients shrink because the iteration converges."""
+        radius = self.rest.spectral_radius if self.rest else None
+        bound = at_most(radius) if radius else None
+        return bound is not None and bound < 1
 
     @cached_property
     def _steps(self) -> dict[int, StepInfo]:

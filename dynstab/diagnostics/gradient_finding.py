@@ -18,7 +18,7 @@ def gradient_finding(
 ) -> Iterator[Finding]:
     """The finding of a gradient that grows (sign 1) or shrinks (-1) beyond what is healthy, if it does."""
     reading = gradient_reading(facts)
-    if reading is None or reading.trouble != sign:
+    if reading is None or reading.trouble != sign or (sign < 0 and facts.attracted):
         return
     stretch = place_of(reading, sign)
     yield Finding(
@@ -28,7 +28,7 @@ def gradient_finding(
         severity=reading.severity,
         where=None if stretch else "network",
         steps=stretch.steps if stretch else tuple(step.index for step in facts.system.steps),
-        message=f"Gradients {change(reading.value)} from the output back to the first state{reading.without_ends}"
+        message=f"Gradients {change(reading.value)} {facts.way_back}{reading.without_ends}"
         f"{reading.at_rate(facts.depth)}.",
         evidence=_evidence(facts, reading),
         advice=advice(facts, reading),

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from dynstab.core.estimate import CONVERGED
+from dynstab.core.time_dynamics import FixedPoint
 from dynstab.diagnostics.facts import Facts, finite, first_broken_state, last_broken_derivative
 from dynstab.diagnostics.readings import Reading, gradient_reading, signal_reading
 from dynstab.diagnostics.thresholds import HEALTHY
@@ -29,11 +31,17 @@ def judge(facts: Facts) -> Judgement:
     obstacle = _obstacle(facts)
     if obstacle is not None:
         return obstacle
+    if facts.rest is not None and facts.attracted:
+        return _at_rest(facts.rest)
     gradient, signal = gradient_reading(facts), signal_reading(facts)
     readings = tuple(reading for reading in (gradient, signal) if reading is not None)
     troubled = tuple(reading for reading in readings if reading.trouble)
     if troubled:
         return _trouble(facts, troubled)
+    flow = facts.measurements.flow
+    if flow is not None and flow.outcome != CONVERGED:
+        reason = f"The differential equation was not solved to its end ({flow.outcome}): the rest is unknown."
+        return Judgement(kind="inconclusive", reason=reason)
     if gradient is None:
         reason = facts.measurements.network.log_gradient_gain.outcome.rstrip(".")
         return Judgement(kind="inconclusive", reason=f"No gradient gain was measured: {reason}.", readings=readings)
@@ -59,6 +67,13 @@ def _obstacle(facts: Facts) -> Judgement | None:
         place = "the gradient" if step is None else f"the derivative of {facts.place(step)}"
         return Judgement(kind="inconclusive", reason=f"All states are finite, but {place} is not.")
     return None
+
+
+def _at_rest(point: FixedPoint) -> Judgement:
+    """An iteration that converges: what vanishes there is the memory of where it began."""
+    radius = number(point.spectral_radius.value or 0.0)
+    reason = f"The states come to rest, and the fixed point attracts: the spectral radius of the step is {radius}."
+    return Judgement(kind="stable", reason=reason)
 
 
 def _broken(facts: Facts) -> Judgement:
@@ -89,7 +104,7 @@ def _trouble(facts: Facts, troubled: tuple[Reading, ...]) -> Judgement:
 def _clause(facts: Facts, reading: Reading) -> str:
     verb = "explode" if reading.trouble > 0 else "vanish"
     if reading.measure == "network.log_gradient_gain":
-        way = f"Gradients {verb}: they {change(reading.value)} from the output back to the first state"
+        way = f"Gradients {verb}: they {change(reading.value)} {facts.way_back}"
         way += reading.without_ends
         return way + reading.at_rate(facts.depth)
     end = "the last state" if reading.state is None else facts.state_name(reading.state)

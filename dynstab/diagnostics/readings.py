@@ -28,6 +28,7 @@ class Reading:
         state: at which the value was read, None for the whole depth.
         tolerated: the growth is of a kind that the architecture is built for.
         ends: nat of a stem and a head, which are left out of `value` where they would change the answer.
+        axis: along what the steps lie, in a word.
     """
 
     measure: str
@@ -44,6 +45,7 @@ class Reading:
     state: int | None = None
     tolerated: bool = False
     ends: float = 0.0
+    axis: str = "depth"
 
     @property
     def error(self) -> float:
@@ -99,9 +101,9 @@ class Reading:
         return ", stem and head left out" if self.ends else ""
 
     def at_rate(self, steps: int) -> str:
-        """How it depends on depth, for a sentence; only an exponential law has a rate."""
+        """How it depends on depth or time, for a sentence; only an exponential law has a rate."""
         if self.law == "exponential" and math.isfinite(self.value):
-            return f", exponential in depth at {number(abs(self.value) / max(steps, 1))} nat per step"
+            return f", exponential in {self.axis} at {number(abs(self.value) / max(steps, 1))} nat per step"
         return ", slower than exponentially" if self.law in ("square-root", "logarithmic") else ""
 
 
@@ -131,6 +133,7 @@ def gradient_reading(facts: Facts) -> Reading | None:
         law=network.growth.law if network.growth and not ends else "none",
         profile={index: value for index, value in profile.items() if not (ends and is_end(facts, index))},
         ends=ends,
+        axis=facts.system.axis,
     )
 
 
@@ -183,4 +186,5 @@ def signal_reading(facts: Facts) -> Reading | None:
         profile=profile,
         state=sorted(profile)[levels - 1] + 1 if levels else None,
         tolerated=residual and value > 0 and law in ("square-root", "logarithmic"),
+        axis=facts.system.axis,
     )

@@ -12,6 +12,7 @@ from dynstab.core.errors import ConfigError
 from dynstab.core.flag import Flag
 from dynstab.diagnostics import rules
 from dynstab.diagnostics.facts import Facts
+from dynstab.diagnostics.over_time import RuleOverTime, rules_over_time
 from dynstab.diagnostics.rule import Rule
 
 
@@ -33,7 +34,25 @@ def find_rule(code_or_name: str) -> Rule:
     for rule in all_rules():
         if wanted in (rule.code.lower(), rule.name):
             return rule
-    raise _unknown(code_or_name)
+    raise _unknown(code_or_name, all_rules())
+
+
+def documented_rules() -> tuple[Rule | RuleOverTime, ...]:
+    """Every rule, of reports and over time, in the order of its code."""
+    return tuple(sorted((*all_rules(), *rules_over_time()), key=lambda rule: rule.code))
+
+
+def find_documented(code_or_name: str) -> Rule | RuleOverTime:
+    """The rule of that code or name, of reports or over time, in any case.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest ones.
+    """
+    wanted = code_or_name.strip().lower()
+    for rule in documented_rules():
+        if wanted in (rule.code.lower(), rule.name):
+            return rule
+    raise _unknown(code_or_name, documented_rules())
 
 
 def matching_rules(selector: str) -> tuple[Rule, ...]:
@@ -47,7 +66,7 @@ def matching_rules(selector: str) -> tuple[Rule, ...]:
         rule for rule in all_rules() if wanted and (rule.name == wanted or rule.code.lower().startswith(wanted))
     )
     if not found:
-        raise _unknown(selector)
+        raise _unknown(selector, all_rules())
     return found
 
 
@@ -78,8 +97,8 @@ def diagnose(facts: Facts, select: Sequence[str] = (), ignore: Sequence[str] = (
     return tuple(sorted(flags, key=lambda flag: (-flag.severity.rank, flag.code, flag.steps, flag.where)))
 
 
-def _unknown(selector: str) -> ConfigError:
-    known = {rule.code.lower(): rule.code for rule in all_rules()} | {rule.name: rule.name for rule in all_rules()}
+def _unknown(selector: str, rules: Sequence[Rule | RuleOverTime]) -> ConfigError:
+    known = {rule.code.lower(): rule.code for rule in rules} | {rule.name: rule.name for rule in rules}
     near = [known[match] for match in get_close_matches(selector.strip().lower(), known, n=3, cutoff=0.5)]
     return ConfigError(
         f"no rule is called {selector!r}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import cleandoc
+from typing import Protocol
 
 from dynstab.core.flag import Evidence, Flag, Severity
 from dynstab.diagnostics.case import Case
@@ -44,7 +45,7 @@ class Rule:
 
     Attributes:
         code: "DS" and three digits, the first of which is the family: 1 gradient flow, 2 signal,
-            3 steps and dynamics, 4 numerics, 5 structure, 9 the analysis itself.
+            3 steps and dynamics, 4 numerics, 5 structure, 6 time and flow, 7 training, 9 the analysis itself.
         severity: of a finding that does not say otherwise.
         summary: one sentence. documentation: text by heading, see HEADINGS.
         find: facts -> findings, never raises and never changes anything.
@@ -62,24 +63,37 @@ class Rule:
 
     def check(self, facts: Facts) -> tuple[Flag, ...]:
         """The findings of this rule as flags."""
-        return tuple(self._flag(finding) for finding in self.find(facts))
+        return tuple(flag_of(self, finding) for finding in self.find(facts))
 
-    def _flag(self, finding: Finding) -> Flag:
-        return Flag(
-            code=self.code,
-            name=self.name,
-            severity=finding.severity or self.severity,
-            where=finding.where or spans(finding.steps),
-            steps=finding.steps,
-            message=finding.message,
-            evidence={
-                "measure": finding.measure,
-                "value": finding.value,
-                "threshold": finding.threshold,
-                **finding.evidence,
-            },
-            advice=finding.advice,
-        )
+
+class Coded(Protocol):
+    """What a finding needs of its rule to become a flag."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def severity(self) -> Severity: ...
+
+
+def flag_of(rule: Coded, finding: Finding) -> Flag:
+    """A finding with the code and the name of its rule on it."""
+    return Flag(
+        code=rule.code,
+        name=rule.name,
+        severity=finding.severity or rule.severity,
+        where=finding.where or spans(finding.steps),
+        steps=finding.steps,
+        message=finding.message,
+        evidence={
+            "measure": finding.measure,
+            "value": finding.value,
+            "threshold": finding.threshold,
+            **finding.evidence,
+        },
+        advice=finding.advice,
+    )
 
 
 def document(

@@ -65,6 +65,15 @@ KINK = 0.01
 MANY_KINKS = 0.1
 """Beyond here the choice of the derivative decides the measured gains."""
 
+LONG_ENOUGH = 50
+"""Steps of a recurrence from which an exponent says something of its attractor."""
+
+SHORT_MEMORY = 0.5
+"""Share of a sequence that gradients reach back: below here it is worth knowing."""
+
+LOST_MEMORY = 0.1
+"""Below here it is a warning."""
+
 HEADROOM = 10.0
 """Distance from a dtype's largest number that is asked for: other inputs are larger than the measured ones."""
 
@@ -89,3 +98,27 @@ RANGES = {
     "float32": Range(largest=3.4028234663852886e38, tiny=2.0**-126, half_ulp=2.0**-25),
     "float64": Range(largest=1.7976931348623157e308, tiny=2.0**-1022, half_ulp=2.0**-54),
 }
+
+STIFF = 100.0
+"""Fastest decay of a field times the interval: beyond here an explicit solver's steps are set by stability."""
+
+GROWN_BY_SOLVER = 0.1
+"""Nat that a solver may add to modes of the field that do not grow, over all steps."""
+
+ADJOINT_GAP = 0.01
+"""Relative distance of the adjoint's gradient from the one through the solver."""
+
+WRONG_GRADIENT = 0.5
+"""Beyond here the adjoint's gradient is no descent direction to rely on."""
+
+SOLUTION_ERROR = 0.05
+"""Relative distance of a numerical solution from the solution: beyond here the solver is part of the model."""
+
+INTEGRATOR_CHANGE = 0.1
+"""A midpoint step that changes more than this share of a stack's update means that its depth step is coarse."""
+
+REVERSAL = 1e-2
+"""An error of running a reversible stack back beyond here gives gradients at states that never were."""
+
+VIOLATIONS = 0.05
+"""A share of steps against a Lyapunov function beyond here: far from the fixed point, V is not the one that counts."""

@@ -102,7 +102,7 @@ def _where(facts: Facts, judgement: Judgement) -> list[str]:
     if stretch is None:
         return []
     if len(stretch.steps) == len(reading.profile):
-        return ["It arises along the whole depth."]
+        return [f"It arises along {facts.through}."]
     first, last = stretch.steps[0], stretch.steps[-1]
     if first == last:
         place = facts.place(first)

@@ -74,3 +74,8 @@ def count(amount: int, noun: str) -> str:
 def also(amount: int) -> str:
     """A remark that a finding is not the only one: "" for 1, " (12 steps like this)" for 12."""
     return f" ({amount} steps like this)" if amount > 1 else ""
+
+
+def share(value: float) -> str:
+    """A part of something for people: "8.2 % of" below one, "3.5 times" from there on."""
+    return f"{number(100 * value)} % of" if value < 1 else f"{number(value)} times"

@@ -1,9 +1,10 @@
-"""The public `lyapunov_spectrum`: exponents along the orbit of a map."""
+"""The public `lyapunov_spectrum`: exponents along the orbit of a map or of a vector field."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from dynstab.core.errors import ConfigError
 from dynstab.core.estimate import CONVERGED
 from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
-from dynstab.estimators.orbit import MapOrbit, Orbit, Recurrence
+from dynstab.estimators.flow_orbit import FlowOrbit, VectorField
+from dynstab.estimators.orbit import MapOrbit, Orbit, PackedStep, Recurrence
 from dynstab.estimators.orthogonal import HALF, random_frame
 from dynstab.estimators.product_qr import log_singular_values
 from dynstab.estimators.qr import LONGEST_INTERVAL, FrameWalk, QRExponents
@@ -43,7 +45,7 @@ class LyapunovSpectrum:
     sum: float
     kaplan_yorke_dimension: float
     entropy: float
-    state: Tensor
+    state: Any
     steps: int
     outcome: str
     products: int
@@ -52,23 +54,28 @@ class LyapunovSpectrum:
 
 
 def lyapunov_spectrum(
-    step: Callable[[Tensor], Tensor],
-    state: Tensor,
+    step: Callable[..., Any],
+    state: Any,
     *,
     steps: int = 1000,
     k: int | None = None,
-    discard: int = 0,
+    discard: float = 0,
     seed: int = 0,
     memory_limit: int = 2**30,
+    time: float | None = None,
+    dt: float = 0.01,
+    method: str = "rk4",
 ) -> LyapunovSpectrum:
-    """Lyapunov exponents of the map state -> step(state).
+    """Lyapunov exponents of the map state -> step(state), or with `time` of the vector field step(t, state).
 
     Args:
-        step: a pure function or an nn.Module. state: of any shape and floating-point dtype.
+        step: a pure function or an nn.Module. state: of any shape and floating-point dtype, or a tuple of such
+            tensors, as an LSTM cell has; the step then takes and gives the tuple.
         steps: measured. discard: taken before, the first half without tangents (the transient of the
             state), the second half with them (the tangents turn into their directions).
         k: how many exponents; None is all of them. seed: of the first tangents.
         memory_limit: bytes of R factors kept for `finite_time`.
+        time, dt, method: of a vector field, see `flow_spectrum`; `discard` is then a time, `steps` is not used.
 
     Raises:
         InputError: the state is not a floating-point tensor or the step does not map it to its like.
@@ -77,9 +84,65 @@ def lyapunov_spectrum(
     References:
         Benettin et al. (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
     """
+    if time is not None:
+        return flow_spectrum(
+            step, state, time=time, dt=dt, method=method, k=k, discard=discard, seed=seed, memory_limit=memory_limit
+        )
+    discard = int(discard)
+    if isinstance(state, (tuple, list)):
+        packed = PackedStep(step, state)
+        found = lyapunov_spectrum(
+            packed, packed.start, steps=steps, k=k, discard=discard, seed=seed, memory_limit=memory_limit
+        )
+        return replace(found, state=packed.unpack(found.state))
     _check(state, steps, k, discard)
     orbit = MapOrbit(step, state)
     return orbit_spectrum(orbit, steps=steps, k=k, discard=discard, seed=seed, memory_limit=memory_limit)
+
+
+def flow_spectrum(
+    field: VectorField,
+    state: Tensor,
+    *,
+    time: float = 200.0,
+    dt: float = 0.01,
+    method: str = "rk4",
+    k: int | None = None,
+    discard: float = 0.0,
+    seed: int = 0,
+    memory_limit: int = 2**30,
+) -> LyapunovSpectrum:
+    """Lyapunov exponents of the vector field x' = field(t, x), in nat per unit of time.
+
+    The exponents are those of the solver's map: they differ from the field's by its error, O(dt^4) for rk4.
+
+    Args:
+        field: a pure function or an nn.Module of a time without dimensions and a state. state: at t = 0, of any
+            shape and floating-point dtype.
+        time: measured, rounded to whole steps. dt: length of a step. discard: time taken before, the first half
+            without tangents.
+        method: rk4, dopri5 (as many steps inside dt as its error control wants), midpoint or euler.
+        k, seed, memory_limit: as for `lyapunov_spectrum`.
+
+    Returns:
+        A spectrum whose `outcome` names a blow-up, exhausted steps or a collapse, with the time of it.
+
+    Raises:
+        InputError: the state is not a floating-point tensor or the field does not answer in its shape.
+        ConfigError: `time`, `dt`, `method`, `k` or `discard` cannot be served.
+
+    References:
+        Benettin et al. (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
+    """
+    if not 0 < dt <= time < float("inf"):
+        raise ConfigError(f"time={time:g}, dt={dt:g}", expected="0 < dt <= time, both finite")
+    steps, transient = round(time / dt), round(discard / dt)
+    _check(state, steps, k, transient)
+    orbit = FlowOrbit(field, state, dt=dt, method=method)
+    found = orbit_spectrum(orbit, steps=steps, k=k, discard=transient, seed=seed, memory_limit=memory_limit)
+    if not found.outcome.startswith("diverged"):
+        return found
+    return replace(found, outcome=orbit.failure or f"blew up at t = {orbit.time:.6g}")
 
 
 def orbit_spectrum(

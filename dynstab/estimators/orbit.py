@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from dynstab.core.errors import InputError
 from dynstab.linear.linearizer import Linearizer
@@ -18,9 +19,13 @@ _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
 class Orbit(Protocol):
     """What exponents are measured along; a flow's solver steps are another one."""
 
-    state: Tensor
     time_step: float
     unit: str
+
+    @property
+    def state(self) -> Tensor:
+        """The last one."""
+        ...
 
     def advance(self) -> None:
         """One step on, without tangents."""
@@ -71,6 +76,46 @@ class MapOrbit:
             return self.step(self.state)
 
 
+class PackedStep:
+    """A step between tuples of tensors as one between vectors, their entries in order.
+
+    Attributes:
+        start: the first state as a vector.
+
+    Raises:
+        InputError: the state holds something else than floating-point tensors of one dtype, or the step
+            does not give its like.
+    """
+
+    def __init__(self, step: Callable[[Any], Any], state: Any) -> None:
+        self.step = step
+        leaves, self._spec = pytree.tree_flatten(state)
+        kinds = {leaf.dtype if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves}
+        if len(kinds) != 1 or not all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
+            got = ", ".join(sorted(str(kind) for kind in kinds)) or "nothing"
+            raise InputError(f"a state of several parts holds {got}", expected="floating-point tensors of one dtype")
+        self._shapes = [leaf.shape for leaf in leaves]
+        self.start = self._packed(leaves)
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        leaves = pytree.tree_leaves(self.step(self.unpack(vector)))
+        shapes = [leaf.shape if isinstance(leaf, Tensor) else type(leaf).__name__ for leaf in leaves]
+        if len(leaves) != len(self._shapes) or shapes != self._shapes:
+            words = ", ".join(str(tuple(shape)) for shape in self._shapes)
+            got = ", ".join(str(tuple(shape)) if isinstance(shape, torch.Size) else shape for shape in shapes)
+            raise InputError(f"the step maps a state {words} to {got}", expected="states of the same parts and shapes")
+        return self._packed(leaves)
+
+    def unpack(self, vector: Tensor) -> Any:
+        """The tuple again."""
+        parts = vector.split([shape.numel() for shape in self._shapes])
+        shaped = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return pytree.tree_unflatten(shaped, self._spec)
+
+    def _packed(self, leaves: list[Tensor]) -> Tensor:
+        return torch.cat([leaf.reshape(-1) for leaf in leaves])
+
+
 class Recurrence:
     """Watches an orbit for a non-finite state and for an exact return (Brent 1980, BIT 20: constant memory).
 
@@ -111,7 +156,8 @@ class Recurrence:
         if leading > _NEUTRAL:
             what = "an unstable fixed point" if self.period == 1 else f"a {dtype} cycle of period {self.period}"
             return f"{what}: rounding closed the orbit; use more precision or another start"
-        if self.period > 1:
+        # A last digit that flickers around a fixed point is no cycle of the map.
+        if self.period > 1 and not self._stands_still():
             return f"settled on a cycle of period {self.period}"
         return "collapsed to a fixed point" if leading < -_NEUTRAL else "rests at a neutral fixed point"
 

@@ -1,8 +1,9 @@
 """Ops without a rule: torch's own derivatives, one op at a time.
 
 In order: the op's backward graph, kept, which gives J^T, and J as the derivative of
-that linear map (double backward); forward mode for J; central differences for J. The
-last two take J^T from the op's backward if it has one.
+that linear map (double backward); forward mode for J; J as the transpose of J^T, formed
+row by row where it is small; central differences for J. The last three take J^T from
+the op's backward if it has one.
 Each candidate is tried on two tangents before it is taken: what it pushes must be finite
 where the op is, and must be what its transpose says, if it has one.
 """
@@ -19,6 +20,7 @@ from torch.autograd import forward_ad
 from dynstab.core.errors import DynstabError
 from dynstab.linear.rules.table import Call, Linearisation, moves, op_name
 
+_MOST_FORMED = 2**22  # entries of a Jacobian that is formed from its rows
 # What torch raises where a derivative is not there, or not under vmap.
 _REFUSALS = (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError)
 
@@ -29,6 +31,7 @@ def fall_back(call: Call) -> Linearisation:
     for route, build in (
         ("double backward", _double_backward),
         ("forward mode", _forward_mode),
+        ("transposition", _transposition),
         ("finite differences", _finite_differences),
     ):
         try:
@@ -38,8 +41,11 @@ def fall_back(call: Call) -> Linearisation:
             reasons.append(f"{route}: {' '.join(str(error).split())[:120]}")
             continue
         return Linearisation(push, pull, f"{route}: {label(call.op)}")
+    own = not isinstance(call.op, torch._ops.OpOverload)
+    remedy = "--linearisation forward shows the derivative of its forward" if own else ""
     raise DynstabError(
-        f"{label(call.op)} has no derivative ({' | '.join(reasons)})", remedy="cut the network so that it lies outside"
+        f"{label(call.op)} has no derivative ({' | '.join(reasons)})",
+        remedy=remedy or "cut the network so that it lies outside",
     )
 
 
@@ -207,6 +213,32 @@ def _by_backward(call: Call, route: str) -> Callable[..., Any]:
         return _gradients([o for o, _ in alive], leaves, [c for _, c in alive])
 
     return pull
+
+
+def _transposition(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """J from the rows of J^T, for a backward that can be run but neither differentiated nor trusted to be f's."""
+    places, outputs = _results(call)
+    rows, columns = sum(out.numel() for out in outputs), sum(tensor.numel() for tensor in call.inputs)
+    if rows * columns > _MOST_FORMED:
+        raise RuntimeError(f"a Jacobian of {rows} x {columns} is not formed")
+    pull = _by_backward(call, "transposition")
+    unit = torch.eye(rows, dtype=outputs[0].dtype, device=outputs[0].device)
+    cotangents = [
+        part.reshape(rows, *out.shape)
+        for part, out in zip(unit.split([out.numel() for out in outputs], dim=1), outputs, strict=True)
+    ]
+    try:
+        pulled = pull(_spread(call, places, cotangents))
+    except DynstabError as error:
+        raise RuntimeError("there is no backward to transpose") from error
+    matrix = torch.cat([part.reshape(rows, -1) for part in pulled], dim=1)
+
+    def push(tangents: Sequence[Tensor]) -> Any:
+        flat = torch.cat([tangent.reshape(tangent.shape[0], -1) for tangent in tangents], dim=1)
+        moved = (flat.to(matrix.dtype) @ matrix.mT).split([out.numel() for out in outputs], dim=1)
+        return _spread(call, places, [m.reshape(-1, *out.shape) for m, out in zip(moved, outputs, strict=True)])
+
+    return push, pull
 
 
 def _finite_differences(call: Call) -> tuple[Callable[..., Any], Callable[..., Any]]:

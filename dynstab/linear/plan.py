@@ -15,6 +15,7 @@ from dynstab.linear.record import Record
 from dynstab.linear.regions import distinct, form_regions
 from dynstab.linear.rules.table import (
     FIRST_OUTPUT_ONLY,
+    MOVES_NUMBERS,
     Slot,
     bind,
     is_constant,
@@ -115,7 +116,7 @@ class _Drafts:
             outputs = tuple(pieces[i] if i in pieces and pieces[i] in needed else None for i in range(len(value)))
         rule = rule_name(node.target)
         tensors = [self.values[held] for held in inputs] + [self.values[out] for out in outputs if out is not None]
-        if any(tensor.is_complex() for tensor in tensors):
+        if rule not in MOVES_NUMBERS and any(tensor.is_complex() for tensor in tensors):
             rule = None
         if rule in FIRST_OUTPUT_ONLY and several:
             if any(out is not None for out in outputs[1:]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, permutations
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,20 @@ def candidates(module: nn.Module, samples: int) -> Iterator[Candidate]:
     config = getattr(module, "config", None)
     if hasattr(config, "model_type"):
         yield from from_config(module, config, samples)
+    yield from from_input_size(module, samples)
     count = _required_arguments(module)
+    if count > 1:
+        yield from from_several_layers(module, samples, count)
     for candidate in chain(from_layers(module, samples), from_parameters(module, samples)):
         yield replace(candidate, specs=candidate.specs * count)
+
+
+def from_input_size(module: nn.Module, samples: int) -> Iterator[Candidate]:
+    """The size of images that a model of timm was made for."""
+    config = getattr(module, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, dict) else None
+    if isinstance(size, tuple | list) and len(size) == 3 and all(isinstance(each, int) for each in size):
+        yield Candidate(specs=(InputSpec(kind="randn", shape=(samples, *size)),), reason="the model's input_size")
 
 
 def _required_arguments(module: nn.Module) -> int:
@@ -49,6 +60,16 @@ def from_layers(module: nn.Module, samples: int) -> Iterator[Candidate]:
         reason = f"{_kind(layer)} {name!r}" if name else _kind(layer)
         for spec in _SHAPES[_kind(layer)](layer, samples):
             yield Candidate(specs=(spec,), reason=reason)
+
+
+def from_several_layers(module: nn.Module, samples: int, count: int) -> Iterator[Candidate]:
+    """Arguments of different sizes: each feeds a layer of its own, in the order in which the layers were defined."""
+    layers = [(name, each) for name, each in module.named_modules() if _kind(each) in _SHAPES]
+    firsts = [(name, next(_SHAPES[_kind(layer)](layer, samples))) for name, layer in layers[:_FIRST_LAYERS]]
+    for chosen in permutations(firsts, count):
+        if len({spec.shape for _, spec in chosen}) > 1:
+            names = ", ".join(repr(name) for name, _ in chosen)
+            yield Candidate(specs=tuple(spec for _, spec in chosen), reason=f"the layers {names}")
 
 
 def from_parameters(module: nn.Module, samples: int) -> Iterator[Candidate]:
@@ -100,7 +121,7 @@ def _transposed(layer: nn.Module, n: int) -> Iterator[InputSpec]:
 
 def _grid(n: int, channels: int, dimensions: int) -> Iterator[InputSpec]:
     """Signals, images or volumes with so many channels."""
-    sides = {1: (64, 16, 128, 256, 1024), 2: _IMAGE_SIDES, 3: (16, 8, 32)}[dimensions]
+    sides = {1: (64, 16, 128, 256, 1024, 16000), 2: _IMAGE_SIDES, 3: (16, 8, 32)}[dimensions]
     return _noise(*((n, channels, *(side,) * dimensions) for side in sides))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
+from dynstab.capture.isolate import isolated
 from dynstab.core.errors import InputError
+from dynstab.loading.admissible import refuse_module
 from dynstab.loading.candidate import Candidate
 from dynstab.loading.candidates import candidates
 from dynstab.loading.inputs import make_inputs
@@ -31,11 +30,12 @@ def infer_inputs(loaded: LoadedModel, *, samples: int | None = None, seed: int =
         seed: of the values, which are the same for the same seed.
 
     Raises:
-        InputError: the model rejects all candidates; the message lists their shapes and the model's own error.
+        InputError: the model rejects all candidates (the message lists their shapes and the model's own error),
+            or its weights are not there (see `refuse_module`).
     """
     if loaded.inputs is not None:
         return loaded.inputs
-    _refuse_lazy(loaded)
+    refuse_module(loaded.module, loaded.source)
     rejected: list[str] = []
     first = ""
     for candidate in candidates(loaded.module, samples or _SAMPLES):
@@ -79,49 +79,13 @@ def _described(inputs: Inputs, candidate: Candidate, rejected: list[str]) -> Inp
 
 def try_inputs(module: nn.Module, inputs: Inputs) -> str:
     """Empty if the model accepts the inputs, else its own error in one line."""
-    with untouched(module), torch.no_grad():
+    with isolated(module), torch.no_grad():
         try:
-            module.eval()
             module(*inputs.args, **inputs.kwargs)
         except Exception as error:
             # Whatever the model raises is its answer to these inputs.
             return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
     return ""
-
-
-@contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Restore modes, buffers, plain attributes and random states afterwards."""
-    modules = list(module.modules())
-    # A forward pass may write into a buffer, replace it, or set any attribute.
-    attributes = {each: dict(vars(each)) for each in modules}
-    tables = {each: dict(each._buffers) for each in modules}
-    values = {each: each.detach().clone() for each in module.buffers()}
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    cpu = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        for each in modules:
-            vars(each).clear()
-            vars(each).update(attributes[each])
-            each._buffers.clear()
-            each._buffers.update(tables[each])
-        with torch.no_grad():
-            for buffer, value in values.items():
-                buffer.copy_(value)
-
-
-def _refuse_lazy(loaded: LoadedModel) -> None:
-    if any(is_lazy(each) for each in [*loaded.module.parameters(), *loaded.module.buffers()]):
-        raise InputError(
-            f"{loaded.source} has lazy layers whose sizes are not known yet",
-            expected="a model that has seen an input",
-            remedy="call it once on real data before saving it",
-        )
 
 
 def _signature(module: nn.Module) -> str:

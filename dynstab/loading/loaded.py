@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dynstab.core.errors import InputError
+from dynstab.loading.admissible import named_inputs, refuse_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def as_inputs(value: Any, *, origin: str = "given") -> Inputs:
     """Example inputs from a tensor, a tuple or list of positional, or a mapping of keyword arguments.
 
     Raises:
-        InputError: it is none of these, or holds no tensor.
+        InputError: it is none of these, holds no tensor, or one that is no dense array of numbers.
     """
     if isinstance(value, Inputs):
         return value
@@ -70,6 +71,7 @@ def as_inputs(value: Any, *, origin: str = "given") -> Inputs:
     named = [("", each) for each in args] + list(kwargs.items())
     if not any(isinstance(leaf, Tensor) for _, each in named for leaf in tree_leaves(each)):
         raise InputError("inputs without a tensor", expected="at least one tensor among the arguments")
+    refuse_tensors(named_inputs(args, kwargs))
     description = tuple(f"{name + '=' if name else ''}{describe_value(each)} ({origin})" for name, each in named)
     return Inputs(args=args, kwargs=kwargs, description=description)
 

@@ -13,12 +13,17 @@ from dynstab.measures.activations import measure_activations
 from dynstab.measures.cost import planned_products
 from dynstab.measures.eigen import measure_eigenvalues
 from dynstab.measures.exponents import measure_exponents
+from dynstab.measures.flow_dynamics import measure_flow
 from dynstab.measures.gains import measure_gains
 from dynstab.measures.gradient_flow import measure_gradient_flow
+from dynstab.measures.lyapunov_function import measure_lyapunov_function
 from dynstab.measures.network import measure_network
+from dynstab.measures.network_flow import measure_network_flow
 from dynstab.measures.singular import measure_singular_values
 from dynstab.measures.states import measure_states
+from dynstab.measures.structure import measure_structure
 from dynstab.measures.survey import Measure, Survey
+from dynstab.measures.time_dynamics import measure_time
 from dynstab.systems.trajectory import Trajectory
 
 __all__ = ["MEASURES", "measure", "planned_products"]
@@ -36,6 +41,28 @@ def _sweep(survey: Survey) -> int:
     return len(survey.trajectory.states) + (0 if survey.exact_flow else _steps(survey))
 
 
+def _flow_points(survey: Survey) -> int:
+    return 2 * _steps(survey) if survey.trajectory.kind == "flow" else 0
+
+
+def _over_time(survey: Survey) -> int | None:
+    return None if survey.trajectory.kind == "time" else 0
+
+
+def _residual(survey: Survey) -> int | None:
+    """Nothing but in a network with residual steps."""
+    residual = any(step.kind == "residual" for step in survey.trajectory.steps)
+    return None if residual and survey.trajectory.kind == "depth" else 0
+
+
+def _structured(survey: Survey) -> int | None:
+    return 0 if survey.trajectory.kind == "training" or survey.config.effort == "quick" else None
+
+
+def _settling(survey: Survey) -> int | None:
+    return None if survey.trajectory.kind in ("time", "flow") else 0
+
+
 def _unknown(_: Survey) -> None:
     return None
 
@@ -50,6 +77,11 @@ MEASURES = (
     Measure("eigenvalues", measure_eigenvalues, _steps),
     Measure("exponents", measure_exponents, _unknown),
     Measure("network", measure_network, _unknown),
+    Measure("time", measure_time, _over_time),
+    Measure("flow", measure_flow, _flow_points),
+    Measure("network as a flow", measure_network_flow, _residual),
+    Measure("structure", measure_structure, _structured),
+    Measure("Lyapunov function", measure_lyapunov_function, _settling),
 )
 
 
@@ -93,7 +125,9 @@ def measure(
 
 def _run(survey: Survey, progress: Progress) -> tuple[str, ...]:
     """All measures in turn; the names of those that an interrupt cut short or kept from starting."""
-    for position, (name, run, units) in enumerate(MEASURES):
+    # What belongs to another kind of system has nothing to do here.
+    measures = [measure for measure in MEASURES if measure.units(survey) != 0]
+    for position, (name, run, units) in enumerate(measures):
         try:
             with torch.no_grad(), progress.stage(name, units(survey) or None) as stage:
                 survey.tick = stage.advance
@@ -101,5 +135,5 @@ def _run(survey: Survey, progress: Progress) -> tuple[str, ...]:
                     survey.record(finding)
                     stage.advance()
         except KeyboardInterrupt:
-            return tuple(measure.name for measure in MEASURES[position:])
+            return tuple(measure.name for measure in measures[position:])
     return ()

@@ -26,6 +26,7 @@ _MOST_LISTED = 128
 # Narrow blocks reach deepest for a budget, and the ends of these spectra are where a bulk stops.
 _LANCZOS_BLOCK = 1
 _ARNOLDI_BLOCK = 2
+_THINNED = "of a recurrence some steps are decomposed, not all"
 _NOT_RESIDUAL = "not a residual step: there is no vector field"
 _SPECTRAL = ("spectral_radius", "spectral_abscissa")
 _NON_NORMAL = ("henrici_departure", "kreiss_constant", "transient_growth")
@@ -37,6 +38,9 @@ def measure_eigenvalues(survey: Survey) -> Iterator[Finding]:
         matrix = survey.spectral_matrices[step.index]
         if not step.jacobian.square:
             fields = _missing(NOT_SQUARE, "logarithmic_norm", *_SPECTRAL, *_NON_NORMAL)
+        elif not survey.decomposes(step.index):
+            known = _NOT_RESIDUAL if step.kind != "residual" else _THINNED
+            fields = _missing(_THINNED, *_SPECTRAL, *_NON_NORMAL) | _missing(known, "logarithmic_norm")
         elif matrix is not None:
             fields = _dense_fields(step, matrix, survey.effort)
         else:

@@ -11,9 +11,10 @@ from torch import Tensor
 from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.estimators.result import NON_FINITE, Result
 from dynstab.measures.aggregate import summarise
+from dynstab.measures.blocks import repeated_blocks
 from dynstab.measures.flow_profile import FlowProfile
 from dynstab.measures.growth import fit_growth
-from dynstab.measures.refinement import depth_smoothness, refinement_order, repeated_blocks
+from dynstab.measures.refinement import depth_smoothness, refinement_order
 from dynstab.measures.survey import Finding, Survey
 from dynstab.measures.width_null import width_null
 
@@ -119,7 +120,7 @@ def _refinement_fields(survey: Survey) -> dict[str, Estimate]:
     if blocks is None:
         missing = Estimate.unmeasured("needs four residual blocks that repeat")
         return {"refinement_order": missing, "depth_smoothness": missing}
-    order = refinement_order(survey.trajectory, blocks)
+    order = refinement_order(blocks)
     return {"refinement_order": order, "depth_smoothness": depth_smoothness(blocks)}
 
 

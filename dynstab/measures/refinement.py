@@ -13,76 +13,15 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from dynstab.core.estimate import Estimate, Label
 from dynstab.estimators.result import Result
 from dynstab.measures.aggregate import summarise
-from dynstab.systems.trajectory import Step, Trajectory
+from dynstab.measures.blocks import RepeatedBlocks, Value, plus
 
 _COARSEST = 4
-_LONGEST_PERIOD = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepeatedBlocks:
-    """A run of residual steps whose parameters have the same shapes again every `period` steps.
-
-    Attributes:
-        steps: a whole number of blocks.
-    """
-
-    steps: tuple[Step, ...]
-    period: int
-
-    @property
-    def count(self) -> int:
-        return len(self.steps) // self.period
-
-
-def repeated_blocks(trajectory: Trajectory) -> RepeatedBlocks | None:
-    """The longest run of at least four repeated residual blocks of one to four steps, None if there is none."""
-    best: RepeatedBlocks | None = None
-    for run in _residual_runs(trajectory):
-        for period in range(1, _LONGEST_PERIOD + 1):
-            found = _repeating(run, period)
-            if found is not None and (best is None or len(found.steps) > len(best.steps)):
-                best = found
-    return best
-
-
-def _residual_runs(trajectory: Trajectory) -> list[list[Step]]:
-    runs: list[list[Step]] = [[]]
-    for step in trajectory.steps:
-        same = trajectory.states[step.index].layout.shapes == trajectory.states[step.index + 1].layout.shapes
-        if step.kind == "residual" and step.residual_coefficient == 1.0 and same:
-            runs[-1].append(step)
-        else:
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def _signature(step: Step) -> tuple[tuple[int, ...], ...]:
-    return tuple(sorted(tuple(parameter.shape) for parameter in step.parameters))
-
-
-def _repeating(run: list[Step], period: int) -> RepeatedBlocks | None:
-    """The longest stretch of the run in which step l looks like step l + period."""
-    start, best = 0, (0, 0)
-    for position in range(period, len(run) + 1):
-        if position < len(run) and _signature(run[position]) == _signature(run[position - period]):
-            continue
-        if position - start > best[1] - best[0]:
-            best = (start, position)
-        start = position - period + 1
-    count = (best[1] - best[0]) // period
-    if count < _COARSEST:
-        return None
-    return RepeatedBlocks(steps=tuple(run[best[0] : best[0] + count * period]), period=period)
 
 
 def depth_smoothness(blocks: RepeatedBlocks) -> Estimate:
@@ -103,15 +42,10 @@ def _parameters(blocks: RepeatedBlocks, block: int) -> Tensor:
     return torch.cat(flat) if flat else torch.zeros(0)
 
 
-def refinement_order(trajectory: Trajectory, blocks: RepeatedBlocks) -> Estimate:
+def refinement_order(blocks: RepeatedBlocks) -> Estimate:
     """The order p of the module's docstring, mean over inputs with its standard error."""
     count = blocks.count // _COARSEST * _COARSEST
-    steps = blocks.steps[: count * blocks.period]
-    start = trajectory.states[steps[0].index]
-    results = [
-        start.layout.flatten(tuple(tensor[None] for tensor in _run(steps, blocks.period, stride, start.value)))[:, :, 0]
-        for stride in (1, 2, 4)
-    ]
+    results = [blocks.columns(_run(blocks, count, stride))[:, :, 0] for stride in (1, 2, 4)]
     fine = torch.linalg.vector_norm(results[1] - results[0], dim=1, dtype=torch.float64)
     coarse = torch.linalg.vector_norm(results[2] - results[1], dim=1, dtype=torch.float64)
     noise = torch.linalg.vector_norm(results[0], dim=1, dtype=torch.float64) * torch.finfo(results[0].dtype).eps * 64
@@ -130,12 +64,11 @@ def refinement_order(trajectory: Trajectory, blocks: RepeatedBlocks) -> Estimate
     return estimate.model_copy(update={"error": float(error) if len(order) > 1 else None})
 
 
-def _run(steps: Sequence[Step], period: int, stride: int, value: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _run(blocks: RepeatedBlocks, count: int, stride: int) -> Value:
     """The stack with every `stride`-th block kept, its updates `stride` times as large."""
+    value = blocks.value(0)
     with torch.no_grad():
-        for position, step in enumerate(steps):
-            if position // period % stride:
-                continue
-            image = step.function(value)
-            value = tuple(old + stride * (new - old) for old, new in zip(value, image, strict=True))
+        for block in range(0, count, stride):
+            for position in range(block * blocks.period, (block + 1) * blocks.period):
+                value = plus(value, blocks.update(position, value), stride)
     return value

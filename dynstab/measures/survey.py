@@ -35,18 +35,12 @@ from dynstab.systems.trajectory import Trajectory
 
 _INTERRUPTED = "interrupted before it was measured"
 _NO_STEPS = "the trajectory has no step"
+_DECOMPOSED_IN_TIME = 16
 
 R = TypeVar("R", bound=Frozen)
 Place = Literal[
     "step", "state", "gradient", "lyapunov", "network", "time", "flow", "training", "structure", "network_flow"
 ]
-_CHAPTERS = {
-    "time": TimeDynamics,
-    "flow": FlowDynamics,
-    "training": TrainingDynamics,
-    "structure": Structure,
-    "network_flow": NetworkFlow,
-}
 
 
 class Finding(NamedTuple):
@@ -100,6 +94,12 @@ class Survey:
         for label in labels:
             value = (value * 1_000_003 + label + 1) % (2**62)
         return value
+
+    def decomposes(self, index: int) -> bool:
+        """Whether a step's Jacobian is decomposed: every one of a network, and some of a recurrence, whose steps are
+        one map at neighbouring states."""
+        steps = len(self.trajectory.steps)
+        return self.trajectory.kind != "time" or index % -(-steps // _DECOMPOSED_IN_TIME) == 0
 
     def record(self, finding: Finding) -> None:
         self.found.setdefault((finding.place, finding.index), {}).update(finding.fields)
@@ -160,9 +160,18 @@ class Survey:
             ),
             lyapunov=record(Lyapunov, "lyapunov", 0),
             network=record(NetworkMeasurement, "network", 0),
-            **{name: kind(**self.found[name, 0]) for name, kind in _CHAPTERS.items() if (name, 0) in self.found},
+            time=self._chapter(TimeDynamics, "time"),
+            flow=self._chapter(FlowDynamics, "flow"),
+            training=self._chapter(TrainingDynamics, "training"),
+            structure=self._chapter(Structure, "structure"),
+            network_flow=self._chapter(NetworkFlow, "network_flow"),
             partial=partial,
         )
+
+    def _chapter(self, kind: type[R], place: Place) -> R | None:
+        """What was found of a kind that only some systems have; None where nothing was."""
+        found = self.found.get((place, 0))
+        return None if found is None else kind(**found)
 
     def _record(self, reason: str | None, kind: type[R], place: Place, at: int, **identity: object) -> R:
         """What was found for one record; every other Estimate of it gives the reason, if there is one."""

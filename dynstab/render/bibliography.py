@@ -92,6 +92,13 @@ LIBRARY = {
             "SIAM Review", 2011, "53", "217-288", "10.1137/090771806",
         ),
         _article(
+            "ginelli2007",
+            "Ginelli, Francesco and Poggi, Pietro and Turchi, Alessio and Chaté, Hugues and Livi, Roberto and "
+            "Politi, Antonio",
+            "Characterizing dynamics with covariant Lyapunov vectors",
+            "Physical Review Letters", 2007, "99", "130601", "10.1103/PhysRevLett.99.130601",
+        ),
+        _article(
             "soderlind2006", "Söderlind, Gustaf", "The logarithmic norm. History and modern theory",
             "BIT Numerical Mathematics", 2006, "46", "631-652", "10.1007/s10543-006-0069-9",
         ),

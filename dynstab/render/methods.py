@@ -10,6 +10,7 @@ from dynstab.core.report import Report
 from dynstab.render.bibliography import LIBRARY, Reference
 from dynstab.render.sections.network import facts
 from dynstab.render.table import QUANTITIES
+from dynstab.render.topics import topics
 
 BY_METHOD = (
     (r"\bGolub-Kahan\b", ("golub1981",)),
@@ -17,6 +18,7 @@ BY_METHOD = (
     (r"\bJacobi SVD\b", ("demmel1992",)),
     (r"^QR,|\bforward-backward QR\b", ("benettin1980", "geist1990")),
     (r"\bHutchinson\b", ("hutchinson1990",)),
+    (r"\bGinelli\b", ("ginelli2007",)),
     (r"\brandomi[sz]ed .*bound\b", ("halko2011",)),
     (r"\bLanczos\b", ("golub2013",)),
     (r"\bArnoldi\b", ("saad2011",)),
@@ -58,6 +60,8 @@ def quantities(report: Report) -> Iterator[tuple[str, Estimate]]:
         yield from (("greatest gradient gain", point.upper), ("product bound", point.product_upper))
     yield from (("singular values of the network", value) for value in measured.network.largest_singular_values)
     yield from ((name, estimate) for name, estimate, _ in facts(report))
+    for topic in topics(report):
+        yield from ((name, estimate) for name, estimate, _ in topic.facts)
 
 
 def methods(report: Report) -> list[tuple[str, tuple[str, ...]]]:

@@ -41,8 +41,10 @@ def number(value: float | None, error: float | None = None) -> str:
     doubt = float(f"{error:.0e}") if error is not None and _usable(error) else None
     if value == 0 and doubt is None:
         return "0"
-    leading = max(_power(value), _power(doubt))
-    last = _last_digit(value, doubt)
+    # 9.999e-4 is 1.00e-3, not 10.00e-4.
+    rounded = value if doubt is not None else float(f"{value:.{DIGITS - 1}e}")
+    leading = max(_power(rounded), _power(doubt))
+    last = _last_digit(rounded, doubt)
     return _scientific(value, leading, last) if _extreme(leading) else _fixed(value, last)
 
 

@@ -59,7 +59,7 @@ def chain_system(subject: Subject, batch: int | None, cause: DynstabError) -> tu
     Raises:
         DynstabError: `cause`, where no list of at least two blocks hands a tensor from one to the next.
     """
-    with isolated(subject.module), tracing_context():
+    with isolated(subject.module), tracing_context(subject.module):
         with torch.enable_grad():
             alive = _differentiated(subject)
         with torch.no_grad():

@@ -29,6 +29,15 @@ class Cut:
     position: int
     live: tuple[fx.Node, ...]
 
+    def aligned(self, before: Cut) -> Cut:
+        """The same cut, tensors that `before` has too in their places there: J - I compares like with like."""
+        if len(self.live) != len(before.live):
+            return self
+        fresh = iter([node for node in self.live if node not in before.live])
+        return Cut(
+            position=self.position, live=tuple(node if node in self.live else next(fresh) for node in before.live)
+        )
+
 
 class Sweep:
     """The live sets of a chain at every position."""
@@ -63,8 +72,9 @@ class Sweep:
         return Cut(position=position, live=live)
 
     def valid(self, position: int) -> bool:
-        """Whether every live value is a tensor (a tuple of tensors is no state)."""
-        return all(isinstance(self.values[node], Tensor) for node in self.cut(position).live)
+        """Whether every live value is a real tensor (a tuple of tensors is no state; complex ones have a real view)."""
+        values = [self.values[node] for node in self.cut(position).live]
+        return all(isinstance(value, Tensor) and not value.is_complex() for value in values)
 
 
 def find_cuts(chain: Chain, values: Values) -> list[Cut]:

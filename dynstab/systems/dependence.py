@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ from dynstab.core.errors import StateError
 aten = torch.ops.aten
 Values = Mapping[fx.Node, Any]
 
-# Results that follow an argument's shape or branch, never its value.
-_FLAT = {
-    "detach", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros",
-    "new_ones", "new_full", "new_empty", "floor", "ceil", "round", "sign", "trunc", "argmax", "argmin",
-    "bernoulli",
+# Results that follow an argument's shape alone; and those that follow its value without a derivative.
+_SHAPED = {
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+    "new_full", "new_empty",
 }  # fmt: skip
+_FLAT = {*_SHAPED, "detach", "floor", "ceil", "round", "sign", "trunc", "argmax", "argmin", "bernoulli"}
 _MIXING = {
     "mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "mv", "dot", "convolution", "einsum", "addmv", "addbmm",
     "_convolution", "conv1d", "conv2d", "conv3d", "_grouped_mm", "_trilinear", "bilinear",
@@ -94,6 +94,7 @@ def find_chain(graph: Graph, values: Values) -> Chain:
 
     Several sources that only meet by addition or concatenation are one stem; otherwise the
     source with the longest chain is taken and the others are context, which the notes say.
+    Where frozen modules stand in front (no_grad), the chain begins behind them.
 
     Raises:
         StateError: no output depends on an input by a derivative.
@@ -102,7 +103,12 @@ def find_chain(graph: Graph, values: Values) -> Chain:
     sources = _sources(graph, nodes, values)
     outputs = [n for n in dict.fromkeys(graph.outputs) if isinstance(n, fx.Node) and floating(values.get(n))]
     depth = _levels(nodes)
-    sinks = [n for n in outputs if any(n in reach(nodes, [s], values) for s in sources)]
+    sinks = _reached(nodes, outputs, sources, values)
+    notes: tuple[str, ...] = ()
+    if not sinks:
+        sources = _held(graph, nodes, sources, values)
+        sinks = _reached(nodes, outputs, sources, values)
+        notes = ("forward runs its first modules without gradients: the chain begins behind that point",)
     if not sinks:
         raise StateError(
             "no floating-point output depends on the input by a derivative",
@@ -111,22 +117,30 @@ def find_chain(graph: Graph, values: Values) -> Chain:
         )
     sink = max(sinks, key=lambda n: depth[n])
     chains = [Chain(source=s, sink=sink, nodes=between(nodes, s, sink, values)) for s in _stems(sources, sink, values)]
-    return _longest([chain for chain in chains if chain.nodes], values)
+    names = dict(zip(graph.input_nodes, graph.input_names, strict=False))
+    chain = _longest([chain for chain in chains if chain.nodes], values, names)
+    return replace(chain, notes=(*notes, *chain.notes))
 
 
-def _longest(chains: list[Chain], values: Values) -> Chain:
+def _reached(nodes: list[fx.Node], outputs: list[fx.Node], sources: list[fx.Node], values: Values) -> list[fx.Node]:
+    """The outputs that depend on a source by a derivative."""
+    spread = reach(nodes, sources, values)
+    return [node for node in outputs if node in spread]
+
+
+def _longest(chains: list[Chain], values: Values, names: Mapping[fx.Node, str]) -> Chain:
     length = max(len(chain.nodes) for chain in chains)
     close = [chain for chain in chains if len(chain.nodes) >= 0.8 * length]
     best = max(close, key=lambda chain: sum(values[node].numel() for node in chain.source))
     if len(chains) == 1:
         return best
-    others = ", ".join(_label(chain) for chain in chains if chain is not best)
-    note = f"several sources: this is the chain from {_label(best)}, with {others} as context"
+    others = ", ".join(_label(chain, names) for chain in chains if chain is not best)
+    note = f"several sources: this is the chain from {_label(best, names)}, with {others} as context"
     return Chain(source=best.source, sink=best.sink, nodes=best.nodes, notes=(note,))
 
 
-def _label(chain: Chain) -> str:
-    return " + ".join(node.meta.get("path") or node.name for node in chain.source)
+def _label(chain: Chain, names: Mapping[fx.Node, str]) -> str:
+    return " + ".join(names.get(node) or node.meta.get("path") or node.name for node in chain.source)
 
 
 def _levels(nodes: list[fx.Node]) -> dict[fx.Node, int]:
@@ -149,6 +163,20 @@ def _sources(graph: Graph, nodes: list[fx.Node], values: Values) -> list[fx.Node
             sources.append(node)
             downstream |= reach(nodes, [node])
     return sources
+
+
+def _held(graph: Graph, nodes: list[fx.Node], sources: list[fx.Node], values: Values) -> list[fx.Node]:
+    """Where derivatives begin again behind no_grad or detach: what frozen parameters have made of a source."""
+    learned = reach(nodes, [n for n in graph.parameter_nodes if floating(values[n])])
+    follows = reach([node for node in nodes if op_name(node) not in _SHAPED], sources)
+    begins = {
+        argument: None
+        for node in nodes
+        if carries(node, values)
+        for argument in node.all_input_nodes
+        if argument in follows & learned and argument not in sources and not carries(argument, values)
+    }
+    return [node for node in begins if isinstance(values[node], Tensor) and floating(values[node])]
 
 
 _JOINING = {"add", "sub", "cat", "clone", "view", "_unsafe_view", "alias", "expand", "unsqueeze", "_to_copy", "mul"}

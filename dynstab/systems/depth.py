@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,14 +20,16 @@ from dynstab.linear.layout import Layout
 from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
 from dynstab.systems.chain import chain_system
+from dynstab.systems.complex_states import with_real_states
 from dynstab.systems.cuts import find_cuts
-from dynstab.systems.dependence import Chain, Values, coarsest_dtype, find_chain, is_mixing, op_name
+from dynstab.systems.dependence import Chain, Values, coarsest_dtype, find_chain, floating, is_mixing, op_name, reach
+from dynstab.systems.gradient import check_gradient
 from dynstab.systems.kinks import activation_of
 from dynstab.systems.plan import PlannedStep, plan_steps
 from dynstab.systems.samples import find_layouts, is_causal
 from dynstab.systems.segment import SegmentFunction
 from dynstab.systems.trajectory import State, Step, Trajectory
-from dynstab.systems.verify import check_adjoint, check_dependence, check_gradient
+from dynstab.systems.verify import check_adjoint, check_dependence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +57,30 @@ def depth_system(
     granularity: str = "step",
     states: tuple[str, ...] = (),
     seed: int = 0,
+    linearisation: str = "forward",
     verify: bool = True,
 ) -> DepthSystem:
     """Capture `module(*args, **kwargs)`, cut it into states, and linearise its steps at them.
 
     Where no trace gives what eager mode gives, the chain of the longest list of blocks serves.
+    `linearisation` "backward" keeps the backward of custom autograd Functions, "forward" differentiates their forward.
 
     Raises:
         InputError, CaptureError: see `capture`.
         StateError: no output depends on an input by a derivative, or `states` matches nothing.
     """
     try:
-        graph, subject, checks = capture(module, args, kwargs, dtype=dtype, device=device, seed=seed)
+        graph, subject, checks = capture(
+            module, args, kwargs, dtype=dtype, device=device, seed=seed, own_backward=linearisation == "backward"
+        )
         values = evaluate(graph.module, graph.arguments())
-        chain = find_chain(graph, values)
+        chain = _chain(graph, values)
+        if with_real_states(graph, chain, values):
+            values = evaluate(graph.module, graph.arguments())
+            chain = _chain(graph, values)
     except (CaptureError, StateError) as cause:
+        if linearisation == "backward":  # blocks by themselves are differentiated by their forward
+            raise
         subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
         try:
             trajectory, checks = chain_system(subject, batch_size(subject.inputs), cause)
@@ -81,9 +92,25 @@ def depth_system(
     trajectory = _assemble(graph, chain, planned, values, _sample_axis(module, values, planned, batch))
     if verify and trajectory.steps:
         with isolated(subject.module):
-            checks += _verify(graph, subject, chain, trajectory, values)
+            found, gap = _verify(graph, subject, chain, trajectory, values)
+        checks += found
+        choices = graph.choices.model_copy(update={"backward_gap": gap})
+        trajectory = replace(trajectory, choices=choices)
     output = next(i for i, node in enumerate(graph.outputs) if node is chain.sink)
     return DepthSystem(subject=subject, output=output, trajectory=trajectory, checks=checks)
+
+
+def _chain(graph: Graph, values: Values) -> Chain:
+    """The chain; where there is none for want of a derivative that a custom backward would give, that is said."""
+    functions = ", ".join(graph.choices.functions) if graph.choices.linearisation == "forward" else ""
+    remedy = f"--linearisation backward shows what the backward of {functions} says"
+    try:
+        chain = find_chain(graph, values)
+    except StateError as error:
+        raise StateError(error.got, expected=error.expected, remedy=remedy) if functions else error from error
+    begins = set(reach(graph.module.graph.nodes, graph.input_nodes, values))
+    behind = not begins & set(chain.source) and any(floating(values[node]) for node in graph.input_nodes)
+    return replace(chain, notes=(*chain.notes, remedy)) if functions and behind else chain
 
 
 def _sample_axis(
@@ -108,15 +135,15 @@ def batch_size(inputs: Iterable[Tensor]) -> int | None:
 
 def _verify(
     graph: Graph, subject: Subject, chain: Chain, trajectory: Trajectory, values: dict[fx.Node, Any]
-) -> tuple[Check, ...]:
+) -> tuple[tuple[Check, ...], float | None]:
+    """The checks of derivatives, and how far the model's own backward is from the one shown."""
     operators = [step.jacobian for step in trajectory.steps if isinstance(step.jacobian, TapeOperator)]
+    functions = [step.function for step in trajectory.steps if isinstance(step.function, SegmentFunction)]
     states = [state.value for state in trajectory.states]
     precision = coarsest_dtype(chain.nodes, values)
-    return (
-        check_dependence(chain, values),
-        check_gradient(graph, subject, chain, states, operators, precision),
-        check_adjoint(operators, precision),
-    )
+    gradient, gap = check_gradient(graph, subject, chain, states, functions, operators, precision)
+    dependence = check_dependence(graph, subject, chain, values, functions)
+    return (dependence, gradient, check_adjoint(operators, precision)), gap
 
 
 def _assemble(
@@ -154,6 +181,7 @@ def _assemble(
         causal=bool(planned) and is_causal(tensors, pushes, token_dims),
         rung=graph.rung,
         notes=(*graph.notes, *chain.notes),
+        choices=graph.choices,
         routes=dict(sum((Counter(tape.routes) for tape in tapes), Counter())),
     )
 
@@ -172,7 +200,7 @@ def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], 
         target=index + 1,
         jacobian=TapeOperator(tape, source.layout, target.layout),
         function=function,
-        residual_coefficient=step.alpha if same else None,
+        residual_coefficient=step.alpha if same and isinstance(step.alpha, float) else None,
         activations=tuple(found for node in step.nodes if (found := activation_of(node, values))),
         block=step.block,
         parameters=tuple(graph.parameters[learned[node]] for node in used),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dynstab.core.report import StateInfo, StepInfo, SystemInfo
+from collections.abc import Iterator
+
+from dynstab.core.report import Choices, StateInfo, StepInfo, SystemInfo
 from dynstab.systems.trajectory import State, Step, Trajectory
 
 
@@ -15,8 +17,26 @@ def system_info(trajectory: Trajectory, inputs: tuple[str, ...], notes: tuple[st
         states=tuple(_state(state) for state in trajectory.states),
         steps=tuple(_step(step) for step in trajectory.steps),
         rung=trajectory.rung,
-        notes=(*notes, *trajectory.notes),
+        notes=(*notes, *trajectory.notes, *_settled(trajectory.choices)),
+        choices=trajectory.choices,
     )
+
+
+def _settled(choices: Choices) -> Iterator[str]:
+    """One sentence on each choice that was made."""
+    if choices.branches:
+        yield (
+            f"forward turns values that depend on the input into Python numbers ({_few(choices.branches)}): "
+            "this is the path taken at these inputs"
+        )
+    if choices.functions:
+        shown = "the derivative of their forward" if choices.linearisation == "forward" else "their own backward"
+        yield f"custom autograd Functions are called ({_few(choices.functions)}): shown is {shown}"
+
+
+def _few(words: tuple[str, ...]) -> str:
+    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
+    return ", ".join(words[:3]) + more
 
 
 def _state(state: State) -> StateInfo:

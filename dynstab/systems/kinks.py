@@ -59,11 +59,13 @@ def activation_of(node: fx.Node, values: Values) -> Activation | None:
     kinks = _KINKS[kind](arguments)
     if not kinks:
         return None
+    # A clamp on one number an input (a standard deviation, say) is no layer of units.
+    units = values[node].ndim > 1
     return Activation(
         name=node.meta.get("path") or node.name,
         kind=kind,
         input=values[source],
         output=values[node],
         kinks=kinks,
-        rectifier=kind in ("relu", "relu6") or (kind in _FLOOR and arguments[_FLOOR[kind]] == 0),
+        rectifier=units and (kind in ("relu", "relu6") or (kind in _FLOOR and arguments[_FLOOR[kind]] == 0)),
     )

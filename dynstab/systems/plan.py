@@ -16,9 +16,9 @@ from torch import Tensor, fx
 
 from dynstab.core.errors import StateError
 from dynstab.systems.cuts import Cut
-from dynstab.systems.dependence import Chain, Values, is_mixing
+from dynstab.systems.dependence import Chain, Values, is_mixing, op_name
 from dynstab.systems.naming import block_of, common_path, name_of
-from dynstab.systems.residual import coefficient, shift
+from dynstab.systems.residual import SAME_ORDER, Alpha, coefficient, shift
 
 
 class Weight(Enum):
@@ -38,7 +38,7 @@ class Segment:
     high: Cut
     nodes: tuple[fx.Node, ...]
     weight: Weight
-    alpha: float | None
+    alpha: Alpha | None
     block: str
 
 
@@ -49,7 +49,7 @@ class PlannedStep:
     low: Cut
     high: Cut
     nodes: tuple[fx.Node, ...]
-    alpha: float | None
+    alpha: Alpha | None
     block: str
     name: str = ""
 
@@ -77,7 +77,16 @@ def plan_steps(
         groups = _settle(_gather(segments), values, batch)
         if granularity == "block":
             groups = _by_block(groups)
-    return _named([_step(group) for group in groups if group])
+    return _aligned(_named([_step(group) for group in groups if group]))
+
+
+def _aligned(steps: list[PlannedStep]) -> list[PlannedStep]:
+    """The steps with every tensor that a step leaves alone in the place where its state had it."""
+    found: list[PlannedStep] = []
+    for step in steps:
+        low = found[-1].high if found else step.low
+        found.append(replace(step, low=low, high=step.high.aligned(low)))
+    return found
 
 
 def _segment(chain: Chain, low: Cut, high: Cut, values: Values) -> Segment:
@@ -91,7 +100,9 @@ def _segment(chain: Chain, low: Cut, high: Cut, values: Values) -> Segment:
         weight = Weight.MIXING if any(is_mixing(node) for node in nodes) else Weight.POINTWISE
     paths = [node.meta.get("path", "") for node in nodes]
     where = paths[-1] if weight is Weight.RESIDUAL else common_path(path for path in paths if path)
-    return Segment(low=low, high=high, nodes=nodes, weight=weight, alpha=alpha or scale, block=block_of(where))
+    return Segment(
+        low=low, high=high, nodes=nodes, weight=weight, alpha=scale if alpha is None else alpha, block=block_of(where)
+    )
 
 
 def _gather(segments: list[Segment]) -> list[list[Segment]]:
@@ -181,15 +192,15 @@ def _best(flat: list[Segment], start: int, values: Values, batch: int | None) ->
         return start if start == 0 else stop
     earliest = start
     for i in range(start, stop):
-        if not _keeps_values(flat[i], values):
+        if not _keeps_values(flat[i]):
             earliest = i + 1
     options = range(earliest, stop + 1)
     return next((i for i in options if _leads(flat, i, values, batch)), earliest)
 
 
-def _keeps_values(segment: Segment, values: Values) -> bool:
-    before, after = values[segment.low.live[-1]], values[segment.high.live[-1]]
-    return bool((before.reshape(-1) == after.reshape(-1)).all()) if before.numel() == after.numel() else False
+def _keeps_values(segment: Segment) -> bool:
+    """By its ops, not by its numbers: a shift by zero is the shift of a fresh model."""
+    return all(op_name(node) in SAME_ORDER for node in segment.nodes)
 
 
 def _leads(flat: list[Segment], boundary: int, values: Values, batch: int | None) -> bool:

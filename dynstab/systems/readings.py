@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from dynstab.systems.depth import depth_system
+from dynstab.systems.flow import flow_system, solves_equations
+from dynstab.systems.time import is_recurrent, time_system
 from dynstab.systems.trajectory import System
 
 
@@ -26,7 +28,11 @@ class Reading:
     fits: Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], bool]
 
 
-READINGS = (Reading(kind="depth", make=depth_system, fits=lambda module, args, kwargs: True),)
+READINGS = (
+    Reading(kind="flow", make=flow_system, fits=solves_equations),
+    Reading(kind="time", make=time_system, fits=is_recurrent),
+    Reading(kind="depth", make=depth_system, fits=lambda module, args, kwargs: True),
+)
 """In the order in which `auto` asks."""
 
 

@@ -1,7 +1,8 @@
 """Is a step residual: v = alpha u + rest, with alpha != 0 and a rest that depends on u?
 
 Alpha is followed from v back through additions, multiples by scalars, and ops that keep the
-order of the entries.
+order of the entries. It may be one number for each channel (a learned skip factor): such a step
+is residual, too, but what needs one number of it (a vector field (J - alpha I) / h) is left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dynstab.systems.dependence import Values, op_name
 
 if TYPE_CHECKING:
     from dynstab.systems.cuts import Cut
+
+Alpha = float | Tensor
 
 # Ops that keep the flattened order of the entries, when they keep their number.
 SAME_ORDER = {
@@ -29,23 +32,42 @@ def moving(low: Cut, high: Cut) -> tuple[fx.Node, fx.Node] | None:
     return (gone[-1], new[0]) if gone and len(new) == 1 else None
 
 
-def coefficient(low: Cut, high: Cut, values: Values) -> float | None:
-    """The residual coefficient alpha of the step, None where it is not residual."""
+def coefficient(low: Cut, high: Cut, values: Values) -> Alpha | None:
+    """The residual coefficient alpha of the step, None where it is not residual.
+
+    A tensor of one entry for each of the state's holds the factors of channels that differ.
+    """
     alpha, rest = _split(low, high, values)
-    return alpha if rest and alpha != 0 else None
+    if isinstance(alpha, Tensor):
+        # The scale of a norm in front of a sum with another stream is no skip: there the rest rests when u moves.
+        rest = _split(low, high, values, alone=True)[1]
+    return _simplified(alpha) if rest and _everywhere(alpha) else None
 
 
 def shift(low: Cut, high: Cut, values: Values) -> float | None:
     """alpha where the step is v = alpha u + constant, in the same order of entries; None otherwise."""
     alpha, rest = _split(low, high, values)
-    return alpha if not rest and alpha != 0 else None
+    return alpha if not rest and isinstance(alpha, float) and alpha != 0 else None
 
 
-def _split(low: Cut, high: Cut, values: Values) -> tuple[float, bool]:
+def _split(low: Cut, high: Cut, values: Values, *, alone: bool = False) -> tuple[Alpha, bool]:
+    """alpha, and whether the rest depends on the state (`alone`: on its moving tensor)."""
     pair = moving(low, high)
     if pair is None or values[pair[0]].numel() != values[pair[1]].numel():
         return 0.0, True
-    return _Follower(pair[0], frozenset(low.live), values).split(pair[1])
+    boundary = frozenset(pair[:1] if alone else low.live)
+    return _Follower(pair[0], boundary, values).split(pair[1])
+
+
+def _everywhere(alpha: Alpha) -> bool:
+    """Whether the skip reaches every entry."""
+    return bool((alpha != 0).all()) if isinstance(alpha, Tensor) else alpha != 0
+
+
+def _simplified(alpha: Alpha) -> Alpha:
+    if isinstance(alpha, Tensor) and bool((alpha == alpha[0]).all()):
+        return float(alpha[0])
+    return alpha
 
 
 class _Follower:
@@ -55,15 +77,15 @@ class _Follower:
         self.source, self.boundary, self.values = source, boundary, values
         self.order = {node: i for i, node in enumerate(source.graph.nodes)}
         self.depends: dict[fx.Node, bool] = {}
-        self.known: dict[fx.Node, tuple[float, bool]] = {}
+        self.known: dict[fx.Node, tuple[Alpha, bool]] = {}
 
-    def split(self, node: fx.Node) -> tuple[float, bool]:
+    def split(self, node: fx.Node) -> tuple[Alpha, bool]:
         """(alpha, whether the rest depends on the source's state)."""
         if node not in self.known:
             self.known[node] = self._split(node)
         return self.known[node]
 
-    def _split(self, node: fx.Node) -> tuple[float, bool]:
+    def _split(self, node: fx.Node) -> tuple[Alpha, bool]:
         if node is self.source:
             return 1.0, False
         if not self._depends(node):
@@ -76,31 +98,36 @@ class _Follower:
             left, right = self._part(arguments[0]), self._part(arguments[1])
             return left[0] + factor * right[0], left[1] or right[1]
         if name in ("mul", "div"):
-            scaled = self._scaled(name, arguments)
+            scaled = self._scaled(name, arguments, self.values[node])
             if scaled is not None:
                 return scaled
         return 0.0, True
 
-    def _part(self, argument: Any) -> tuple[float, bool]:
+    def _part(self, argument: Any) -> tuple[Alpha, bool]:
         return self.split(argument) if isinstance(argument, fx.Node) else (0.0, False)
 
-    def _scaled(self, name: str, arguments: tuple[Any, ...]) -> tuple[float, bool] | None:
+    def _scaled(self, name: str, arguments: tuple[Any, ...], result: Any) -> tuple[Alpha, bool] | None:
         for value, other in (arguments[:2], arguments[1::-1]):
-            number = self._number(other)
-            if isinstance(value, fx.Node) and number is not None and (name == "mul" or value is arguments[0]):
+            factor = self._factor(other, result)
+            kept = isinstance(value, fx.Node) and self._numel(value) == result.numel()
+            if kept and factor is not None and (name == "mul" or value is arguments[0]):
                 alpha, rest = self.split(value)
-                return (alpha * number if name == "mul" else alpha / number), rest
+                return (alpha * factor if name == "mul" else alpha / factor), rest
         return None
 
-    def _number(self, argument: Any) -> float | None:
-        """A factor that is one number and does not depend on the source."""
+    def _factor(self, argument: Any, result: Any) -> Alpha | None:
+        """A factor that does not depend on the source: one number, or one for each channel of the result."""
         if isinstance(argument, (int, float)):
             return float(argument)
-        if isinstance(argument, fx.Node) and not self._depends(argument):
-            value = self.values.get(argument)
-            if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-                return float(value)
-        return None
+        if not isinstance(argument, fx.Node) or self._depends(argument):
+            return None
+        value = self.values.get(argument)
+        if not isinstance(value, Tensor) or value.is_complex():
+            return None
+        if value.numel() == 1:
+            return float(value)
+        # One long dimension is a vector of channels; more would be a mask or a rotation by position.
+        return value.expand_as(result).reshape(-1) if max(value.shape) == value.numel() else None
 
     def _depends(self, node: fx.Node) -> bool:
         """Whether a node depends on the state that the source belongs to (iterative: graphs are deep)."""

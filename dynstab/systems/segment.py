@@ -67,6 +67,7 @@ def relative_change(function: SegmentFunction, tensors: tuple[Tensor, ...], size
 
 
 def _typical(tensor: Tensor) -> Tensor:
-    """Mean magnitude of the finite entries; 1 where all are zero, so that these move too."""
+    """Mean magnitude of the finite entries; 1 where it is too small for a share of it to be told from zero."""
     size = tensor.abs().nan_to_num(0.0, 0.0).mean()
-    return size.where(size > 0, 1.0)
+    limits = torch.finfo(size.dtype)
+    return size.where(size > limits.tiny / limits.eps, 1.0)

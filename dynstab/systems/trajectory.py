@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from dynstab.core.report import Check
+from dynstab.core.report import Check, Choices
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import LinearOperator, ProductOperator
 
@@ -63,6 +63,7 @@ class Step:
 
     Attributes:
         kind: residual (target = coefficient * source + rest), plain, or transition (a change of shape or of stream).
+        residual_coefficient: None for a step that is not residual, and where each channel has its own.
         jacobian: d target / d source at the source's value.
         function: the map itself, tensors of the source -> tensors of the target.
         activations: pointwise nonlinearities with a kink inside it.
@@ -90,7 +91,9 @@ class Trajectory:
         kind: depth, time, flow or training. time_unit: what one step is ("layer", "step", "s").
         samples: independent inputs; 1 where `coupled` says that they influence each other.
         causal: the Jacobians are block lower triangular in the token positions.
-        rung, notes, routes: how it was captured, for the report.
+        rung, notes, routes, choices: how it was captured, for the report.
+        whole: the longer trajectory of which this one is looked at step by step; None where this is all.
+        held: over time, every step is the same map: nothing drives it, or always the same input.
     """
 
     kind: str
@@ -102,7 +105,10 @@ class Trajectory:
     causal: bool = False
     rung: str = ""
     notes: tuple[str, ...] = ()
+    choices: Choices = Choices()
     routes: dict[str, int] = field(default_factory=dict)
+    whole: Trajectory | None = None
+    held: bool = False
 
     def propagator(self, first: int = 0, last: int | None = None) -> ProductOperator:
         """J_{first -> last}; `last` counts states and defaults to the final one."""

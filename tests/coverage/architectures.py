@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import transformers.models.auto.modeling_auto as auto
@@ -16,8 +17,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_M
 
 from dynstab.core.errors import InputError
 from dynstab.loading import Inputs, LoadedModel, infer_inputs
+from dynstab.loading.candidates import candidates
+from dynstab.loading.infer_inputs import realise, try_inputs
 
 _LARGEST = 30_000_000  # parameters
+_LIKELY = 8  # inputs that are tried with every variant
+_PATIENT = 3  # variants with which all inputs are tried
 _VARIANTS = (
     Variant(),
     Variant(key_value_heads=4),
@@ -28,6 +33,10 @@ _VARIANTS = (
     Variant(width=128, heads=1, key_value_heads=1, head_width=128),
     Variant(layers=12, lists=False),
     Variant(side=64),
+    Variant(fill=True, key_value_heads=4),
+    Variant(width=128, heads=2, key_value_heads=2, head_width=64),
+    Variant(width=96, key_value_heads=4, head_width=24, layers=12, lists=False, side=64),
+    Variant(width=32, key_value_heads=4, head_width=8, divided=True, side=64),
 )
 
 
@@ -49,6 +58,7 @@ class Built:
 
     module: nn.Module
     inputs: Inputs
+    name: str = ""  # of the model, where a family has several
 
 
 def architectures() -> Iterator[Architecture]:
@@ -70,9 +80,13 @@ def build(architecture: Architecture, samples: int) -> Built:
     """
     reasons: list[str] = []
     refusal: InputError | None = None
-    for variant in _VARIANTS:
+    # The likeliest inputs for every variant first: sizes that fit ill make a model reject all inputs there are.
+    trials = [*((variant, True) for variant in _VARIANTS), *((variant, False) for variant in _VARIANTS[:_PATIENT])]
+    for variant, likeliest in trials:
         try:
             module = _model(architecture, variant)
+            if likeliest and not _accepts_a_likely_input(module, samples):
+                continue
             return Built(module=module, inputs=infer_inputs(_loaded(module), samples=samples))
         except InputError as error:
             refusal = refusal or error
@@ -81,6 +95,11 @@ def build(architecture: Architecture, samples: int) -> Built:
         except Exception as error:  # whatever a configuration says to sizes that it does not like
             reasons.append(_line(error))
     raise refusal or NotSmall(reasons[0])
+
+
+def _accepts_a_likely_input(module: nn.Module, samples: int) -> bool:
+    likely = islice(candidates(module, samples), _LIKELY)
+    return any(not try_inputs(module, realise(candidate, module, 0)) for candidate in likely)
 
 
 def _loaded(module: nn.Module) -> LoadedModel:

@@ -24,6 +24,7 @@ import torch
 import transformers
 from architectures import Architecture, architectures
 from coverage_table import write_tables
+from timm_families import families
 from worker import Row, row
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -37,7 +38,8 @@ def main() -> None:
     if options.fresh:
         options.rows.unlink(missing_ok=True)
     done = {known["family"] for known in _rows(options.rows)}
-    waiting = [a for a in architectures() if not options.only or a.family in options.only]
+    waiting = [*architectures(), *families()]
+    waiting = [a for a in waiting if not options.only or a.family in options.only]
     waiting = [a for a in waiting[:: options.every] if a.family not in done]
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with options.rows.open("a") as file:

@@ -24,7 +24,7 @@ class Variant:
 
     Attributes:
         side: of images, in pixels. fill: sizes that a configuration leaves open are given too.
-        lists: lists of widths are made small, too.
+        lists: lists of widths are made small, too. divided: each entry by eight, so that two lists stay alike.
     """
 
     layers: int = LAYERS
@@ -35,6 +35,7 @@ class Variant:
     side: int = 32
     fill: bool = False
     lists: bool = True
+    divided: bool = False
 
     @property
     def limits(self) -> dict[str, int]:
@@ -55,6 +56,8 @@ class Variant:
             "vocabulary": VOCABULARY,
             "queries": 8,
             "frames": 64,
+            "context": 128,
+            "groups": self.width,
             "width": self.width,
         }
 
@@ -65,9 +68,9 @@ _KINDS = {
     r"|num_blocks|num_res_blocks)|[lxr]_layers|(.*_)?(encoder|decoder|memory|resampler|qformer|speech)_(.*_)?layers",
     "key-value heads": r"(.*_)?(num|n)_(key_value|kv)_heads|num_(key_value|kv)_groups|multi_query_group_num",
     "state-space heads": r"mamba_(n|num)_heads",
-    "heads": r"(.*_)?heads?",
     "query width": r"qk_head_dim",
     "head width": r"(.*_)?(head_dim|rotary_dim|d_kv|d_head|attention_head_size|kv_channels|head_size)",
+    "heads": r"(.*_)?heads?",
     "inner width": r"(.*_)?(intermediate|inner|ffn|ff|mlp|feed_?forward)(_.*)?_(size|dim|channels)|n_inner|d_ff"
     r"|dim_feedforward|ffn_dim|mlp_dim",
     "rank": r"(.*_)?(rank|lora_dim)",
@@ -75,18 +78,22 @@ _KINDS = {
     "experts per token": r"(moe_)?(num_experts_per_(tok|token)|top_?k|topk)|moe_k|.*_topk|.*_top_k",
     "expert groups": r"n_group|topk_group",
     "state-space groups": r"(mamba_)?n_?groups",
-    "vocabulary": r".*vocab_size|.*codebook_size|num_embeddings",
+    "vocabulary": r".*vocab_size(_.*)?|.*_vocab|.*codebook_size|num_embeddings",
     "queries": r"(.*_)?(num_(object_)?queries|num_query_tokens|n_latents|num_latents|num_query|num_denoising)",
     "frames": r"max_source_positions",
+    "context": r"context_length",
+    "groups": r"(up|down)sample_groups",
     "width": r"(.*_)?(hidden|model|embeddings?|embed|proj(ection|ector)?|output|encoder|decoder|fusion|bottleneck)"
-    r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim",
+    r"_(size|dim|dimension|channels)|d_model|n_embd|dim|(.*_)?width|d_latents|emb_dim|codebook_dim"
+    r"|.*_initial_channels?|.*d_ssm",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _KINDS.items()}
-_OPEN = ("key-value heads", "head width", "vocabulary")
+_OPEN = ("key-value heads", "head width", "vocabulary", "experts per token")
 _SIDE = re.compile(r"(.*_)?(image_size|input_size|train_size)")
 _DEPTHS = re.compile(r"depths|.*num_blocks|blocks_per_stage|.*numb_of_layers|block_sizes|num_block_repeats|layers")
 _WIDTH_LIST = re.compile(r".*(hidden|embed|channel|dim|width|size).*")
 _LAYER_LIST = re.compile(r".*(layers|ind(ex|ic)es|indexes|ids|idxs)")
+_SCALE = re.compile(r"(width|depth)_(coefficient|multiplier)")
 _TOKEN = re.compile(r".*(token|tok)_(id|index|idx)|.*_(bos|eos|pad|cls)_id|(bos|eos|pad)_index")
 
 
@@ -107,7 +114,8 @@ def small(kind: type[PretrainedConfig], variant: Variant) -> PretrainedConfig:
 class _Shrinker:
     def __init__(self, config: PretrainedConfig, variant: Variant) -> None:
         self.kind, self.variant = type(config), variant
-        self.fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+        fields = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+        self.fields = fields | _stages(config)
         counts = [v for name, v in self.fields.items() if is_layer_count(name) and isinstance(v, int)]
         self.depth = max(counts, default=0)
         lists = [v for v in self.fields.values() if isinstance(v, list | tuple)]
@@ -115,7 +123,12 @@ class _Shrinker:
 
     def config(self) -> PretrainedConfig:
         changed = {name: new for name, old in self.fields.items() if (new := self.value(name, old)) is not old}
-        return self.kind(**{**changed, **self.tokens()})
+        return self.kind(**{**self.own(), **changed, **self.tokens()})
+
+    def own(self) -> dict[str, Any]:
+        """Fields that are not what their class would give them: a nested configuration has some."""
+        usual = vars(self.kind())
+        return {name: value for name, value in self.fields.items() if name not in usual or usual[name] != value}
 
     def value(self, name: str, value: Any) -> Any:
         """The small value of a field, the same object where it stays."""
@@ -131,6 +144,8 @@ class _Shrinker:
             return next((self.variant.limits[kind] for kind in _OPEN if _PATTERNS[kind].fullmatch(name)), value)
         if name == "initializer_range" and isinstance(value, float):
             return max(value, _LEAST_SPREAD)
+        if _SCALE.fullmatch(name) and isinstance(value, float):
+            return min(value, 1.0)
         if isinstance(value, int) and not isinstance(value, bool):
             new = self.integer(name, value)
             return value if new == value else new
@@ -156,13 +171,18 @@ class _Shrinker:
         if _SIDE.fullmatch(name):
             return [self.variant.side for _ in values]
         if name == "mrope_section":
-            return [2, 3, 3]
+            half = self.variant.head_width // 2
+            return [half // 4, half * 3 // 8, half * 3 // 8]
         if _DEPTHS.fullmatch(name):
             return [min(value, LAYERS) for value in values]
         if _LAYER_LIST.fullmatch(name) and self.depth:
-            return [value for value in values if value < len(self.kept)] or [len(self.kept) - 1]
-        if not (self.variant.lists and _WIDTH_LIST.fullmatch(name)) or min(values) < 16:
+            last = len(self.kept) - (max(values) < self.depth)  # some count the stem, and end with the depth
+            return [value for value in values if value <= last] or [last]
+        fixed = min(values) < 16 and not self.variant.divided
+        if fixed or not (self.variant.lists and _WIDTH_LIST.fullmatch(name)):
             return values
+        if self.variant.divided:
+            return [value if value < 16 else max(2, value // 8) for value in values]
         shrunk = [max(16, 16 * round(2 * value / values[0])) for value in values]
         return shrunk if max(values) > self.variant.width else values
 
@@ -170,6 +190,12 @@ class _Shrinker:
         """Special tokens stay different from each other and inside the vocabulary."""
         far = [name for name, value in self.fields.items() if _TOKEN.fullmatch(name) and _largest(value) >= VOCABULARY]
         return {name: VOCABULARY - 1 - i for i, name in enumerate(far)}
+
+
+def _stages(config: PretrainedConfig) -> dict[str, Any]:
+    """The stages that a backbone hands out, where they are not those of its class."""
+    chosen = getattr(config, "out_indices", None)
+    return {"out_indices": list(chosen)} if chosen and chosen != getattr(type(config)(), "out_indices", None) else {}
 
 
 def _largest(value: Any) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from architectures import Architecture, NotSmall, build
 from declared import declared
+from timm_families import TASK, build_family
+from torch import nn
 
 import dynstab
 from dynstab.core.errors import DynstabError, InputError
@@ -26,15 +28,26 @@ def row(architecture: Architecture) -> Row:
     warnings.simplefilter("ignore")
     result: Row = {"family": architecture.family, "task": architecture.task}
     try:
-        built = build(architecture, SAMPLES)
+        built = (build_family if architecture.task == TASK else build)(architecture, SAMPLES)
     except NotSmall as error:
         return {**result, "status": "not small", "reason": str(error)}
     except InputError as error:
         return {**result, "status": "no input", "reason": _line(error)}
     module = built.module
-    result |= {"class": type(module).__name__, "inputs": list(built.inputs.description)}
-    result |= {"parameters": sum(parameter.numel() for parameter in module.parameters())}
+    result |= {"class": built.name or type(module).__name__, "inputs": list(built.inputs.description)}
+    result |= {"parameters": sum(parameter.numel() for parameter in module.parameters()), **_traits(module)}
     return {**result, **_analyzed(module, built.inputs)}
+
+
+def _traits(module: nn.Module) -> dict[str, bool]:
+    """What tells kinds of architecture apart that share their tasks."""
+    names = [type(each).__name__.lower() for each in module.modules()]
+    convolutions = sum(isinstance(each, nn.Conv2d) for each in module.modules())
+    stages = any("stage" in name for name, _ in module.named_modules())
+    return {
+        "experts": any("expert" in name or "moe" in name for name in names),
+        "convolutional": convolutions > 3 or stages,
+    }
 
 
 def _analyzed(module: Any, inputs: Inputs) -> Row:
@@ -55,7 +68,7 @@ def _analyzed(module: Any, inputs: Inputs) -> Row:
     seconds = _since(started)
     failed = [f"{c.check}: {c.detail} (error {c.error})" for c in report.verification if not c.passed]
     steps = report.system.steps
-    depth = declared(module, module.config, steps)
+    depth = declared(module, getattr(module, "config", None), steps, inputs)
     return {
         "status": "checks failed" if failed else "analyzed" if steps else "no steps",
         "reason": "; ".join(failed if steps else report.system.notes),
@@ -66,6 +79,7 @@ def _analyzed(module: Any, inputs: Inputs) -> Row:
         "names": [step.name for step in steps],
         "blocks": depth.blocks,
         "updates": depth.updates,
+        "plain blocks": depth.plain,
         "broken": list(depth.broken),
         "checks": len(report.verification),
         "errors": {check.check: check.error for check in report.verification},

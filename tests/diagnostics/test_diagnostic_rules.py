@@ -33,6 +33,8 @@ REQUIRED = {
     "not-a-flow",
     "nothing-to-analyze",
     "capture-unverified",
+    "path-taken",
+    "custom-backward",
 }
 FIRING = [pytest.param(rule, case, id=f"{rule.name}-{i}") for rule in RULES for i, case in enumerate(rule.fires_on)]
 SILENT = [pytest.param(rule, case, id=f"{rule.name}-{i}") for rule in RULES for i, case in enumerate(rule.silent_on)]
@@ -75,7 +77,7 @@ def test_documentation_is_complete(rule):
 
 def test_codes_and_names_are_unique_and_the_required_rules_exist():
     assert len({rule.code for rule in RULES}) == len({rule.name for rule in RULES}) == len(RULES)
-    assert all(re.fullmatch(r"DS[1-59]\d\d", rule.code) for rule in RULES)
+    assert all(re.fullmatch(r"DS[1-79]\d\d", rule.code) for rule in RULES)
     assert {rule.name for rule in RULES} >= REQUIRED
 
 

@@ -61,4 +61,5 @@ def test_select_and_ignore_take_codes_names_and_families():
     assert {flag.code for flag in diagnose(facts, ["DS1"])} == {"DS101"}
     assert diagnose(facts, ignore=["DS1"]) == tuple(flag for flag in everything if flag.code[:3] != "DS1")
     assert diagnose(facts, select=["DS1"], ignore=["exploding-gradient"]) == ()
-    assert [rule.code for rule in selected_rules(["DS5"], ["DS502"])] == ["DS501", "DS503"]
+    family = {rule.code for rule in selected_rules() if rule.code.startswith("DS5")}
+    assert {rule.code for rule in selected_rules(["DS5"], ["DS502"])} == family - {"DS502"}

@@ -137,6 +137,39 @@ def test_zero_weight_lstm_forgets_at_its_gate_and_loses_its_hidden_state() -> No
     torch.testing.assert_close(found.finite_time[:3], gate.expand(3), rtol=0, atol=0.02)  # O(1/L) apart
 
 
+def test_a_state_that_is_a_tuple_of_tensors_has_the_spectrum_of_its_entries() -> None:
+    torch.manual_seed(0)
+    cell, x, size = nn.LSTMCell(2, 3).double(), gaussian(4, 2), 3
+    start = (gaussian(4, size, seed=1), gaussian(4, size, seed=2))
+    found = lyapunov_spectrum(lambda state: cell(x, state), start, steps=60, discard=60)
+
+    def flat(state: Tensor) -> Tensor:
+        return torch.cat(cell(x, (state[:4], state[4:])))
+
+    expected = lyapunov_spectrum(flat, torch.cat(start), steps=60, discard=60)
+    torch.testing.assert_close(found.qr, expected.qr)
+    h, c = found.state
+    torch.testing.assert_close(torch.cat([h, c]), expected.state)
+
+
+def test_a_tuple_that_changes_its_parts_is_refused() -> None:
+    with pytest.raises(InputError, match="maps a state"):
+        lyapunov_spectrum(lambda state: (state[0],), (torch.zeros(2), torch.zeros(3)))
+    with pytest.raises(InputError, match="several parts"):
+        lyapunov_spectrum(lambda state: state, (torch.zeros(2), torch.zeros(2, dtype=torch.float64)))
+
+
+def test_rounding_that_flickers_around_a_fixed_point_is_no_cycle() -> None:
+    # These maps contract to points of which the last digits of a float32 may go on changing.
+    for seed in range(4):
+        layer = nn.Linear(16, 16)
+        with torch.no_grad():
+            layer.weight.copy_(0.9 * torch.linalg.qr(gaussian(16, 16, seed=seed)).Q)
+            layer.bias.copy_(gaussian(16, seed=seed + 50))
+        found = lyapunov_spectrum(nn.Sequential(layer, nn.Tanh()), torch.zeros(16), steps=400)
+        assert found.outcome == "collapsed to a fixed point"
+
+
 def test_a_module_and_a_state_of_any_shape_serve() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 4), nn.Tanh())

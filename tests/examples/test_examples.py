@@ -58,6 +58,30 @@ def test_singular_values_of_a_block_meet_the_dense_ones() -> None:
     assert [value.value for value in values] == pytest.approx(torch.linalg.svdvals(dense)[:4].tolist(), rel=1e-3)
 
 
+def test_recurrent_networks_become_chaotic_as_their_gain_grows() -> None:
+    exponents = example("recurrent_network").main(units=24, steps=120, gains=(0.5, 1.0, 4.0))
+    assert exponents == sorted(exponents)
+    assert exponents[1] < 0 < exponents[2]
+
+
+def test_full_batch_training_settles_at_the_threshold_of_its_optimiser(capsys: pytest.CaptureFixture[str]) -> None:
+    settled = example("edge_of_stability").main(steps=1000, every=50)
+    assert settled["SGD"] == pytest.approx(2.0, rel=0.06)
+    assert settled["Adam"] == pytest.approx(38.0, rel=0.06)
+    assert "at the edge of stability" in capsys.readouterr().out
+
+
+def test_a_pendulum_has_a_certified_push_and_an_energy_that_always_falls() -> None:
+    push, violations = example("lyapunov_function").main(time=5.0, samples=16)
+    assert 0.5 < push < math.pi
+    assert violations == 0
+
+
+def test_the_hamiltonian_network_that_lost_its_structure_is_told_from_the_one_that_kept_it() -> None:
+    found = example("hamiltonian_network").main(width=4, depth=6)
+    assert found == {"leapfrog": "kept", "explicit Euler": "broken", "one damped layer": "broken"}
+
+
 def test_every_example_is_tested() -> None:
     tested = set(re.findall(r'example\("(\w+)"\)', Path(__file__).read_text()))
     assert tested == {path.stem for path in EXAMPLES.glob("*.py")}

@@ -99,7 +99,7 @@ def test_an_output_that_autograd_holds_constant_does_not_move() -> None:
     "op, route, tolerance",
     [
         (forward_square, "forward mode: forward_square", 1e-12),
-        (backward_only_square, "finite differences: backward_only_square", 1e-8),
+        (backward_only_square, "transposition: backward_only_square", 1e-12),
     ],
 )
 def test_an_op_with_one_derivative_each_way(op: Any, route: str, tolerance: float) -> None:

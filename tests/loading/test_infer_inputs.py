@@ -39,6 +39,31 @@ class Bare(nn.Module):
         return torch.tanh(x @ self.weight)
 
 
+class TwoSizes(nn.Module):
+    """Two arguments of different sizes, used in another order than their layers were defined in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.right, self.left = nn.Linear(5, 4), nn.Linear(8, 4)
+
+    def forward(self, left, right):
+        return self.left(left) + self.right(right)
+
+
+class OfTimm(nn.Module):
+    """Says as timm's models do what it was made for, and takes nothing else."""
+
+    pretrained_cfg = {"input_size": (3, 48, 48), "architecture": "tiny"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 2, 3)
+
+    def forward(self, x):
+        assert x.shape[-2:] == (48, 48)
+        return self.stem(x)
+
+
 class Marking(nn.Module):
     """Leaves traces: a counter, a replaced buffer, drawn numbers, an attribute, another mode."""
 
@@ -80,6 +105,13 @@ MODELS = {
     "attention, time first": (lambda: nn.MultiheadAttention(8, 2), [(16, 4, 8)] * 3),
     "norm first": (lambda: nn.Sequential(nn.LayerNorm(9), nn.Linear(9, 2)), [(4, 9)]),
     "batch norm first": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3)), [(4, 3, 32, 32)]),
+    "waveforms": (lambda: nn.Sequential(nn.Conv1d(1, 4, 400, stride=160), nn.Conv1d(4, 2, 3)), [(4, 1, 1024)]),
+    "a second of sound": (
+        lambda: nn.Sequential(nn.Conv1d(1, 4, 80, 16), nn.MaxPool1d(4), nn.Conv1d(4, 4, 3), nn.MaxPool1d(32)),
+        [(4, 1, 16000)],
+    ),
+    "two sizes": (TwoSizes, [(4, 8), (4, 5)]),
+    "size of timm": (OfTimm, [(4, 3, 48, 48)]),
     "bare parameter": (Bare, [(4, 5)]),
     "no parameter": (nn.Tanh, [(4, 16)]),
 }

@@ -12,8 +12,9 @@ from dynstab.core.config import Config
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import DenseOperator
 from dynstab.measures import measure
+from dynstab.measures.blocks import repeated_blocks
 from dynstab.measures.growth import fit_growth
-from dynstab.measures.refinement import refinement_order, repeated_blocks
+from dynstab.measures.refinement import refinement_order
 from dynstab.measures.width_null import mixed_features, width_null
 from dynstab.systems.trajectory import State, Step, Trajectory
 
@@ -164,7 +165,7 @@ def test_repeated_blocks_of_several_steps_are_found_behind_a_different_first_one
     ]
     found = repeated_blocks(Trajectory(kind="depth", states=trajectory.states, steps=tuple(steps), samples=4))
     assert found is not None and (found.period, found.count, found.steps[0].index) == (2, 5, 1)
-    assert refinement_order(trajectory, found).value == pytest.approx(1.0, abs=0.2)
+    assert refinement_order(found).value == pytest.approx(1.0, abs=0.2)
 
 
 def test_plain_and_short_stacks_have_no_refinement_order(chain):

@@ -1,12 +1,15 @@
-"""`dynstab compare`: what moved between reports, or between checkpoints of one model."""
+"""`dynstab compare`: what moved between reports, between checkpoints of one model, or between training runs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dynstab.cli.options import assets_option, config_options, debug_option, model_options, rule_options
+
+if TYPE_CHECKING:
+    from dynstab.core.run_comparison import RunComparison
 
 
 @click.command()
@@ -23,20 +26,26 @@ def command(targets: tuple[str, ...], html: str | None, assets: str, json: str |
 
     A, B, ... are report.json files that dynstab wrote. Whatever else they are is analysed first, with the
     same options as in `dynstab analyze`: two checkpoints of one model, before and after training. Steps are
-    matched by name.
+    matched by name. Files of training runs are compared with each other, at the last steps that all have.
     """
     from dynstab.cli.consoles import output
     from dynstab.cli.delivery import require_folder
-    from dynstab.cli.work import report_of
-    from dynstab.compare import compare
+    from dynstab.cli.runs import compare_runs_of
     from dynstab.core.errors import ConfigError
-    from dynstab.core.report import write_whole
-    from dynstab.render import write_comparison
 
     if len(targets) < 2:
         raise ConfigError(f"{len(targets)} target to compare", expected="two or more")
     require_folder("html", html)
     require_folder("json", json)
+    if (runs := compare_runs_of(targets)) is not None:
+        _deliver_runs(runs, json=json, html=html, assets=assets)
+        return
+    # Only now: to compare runs takes no torch.
+    from dynstab.cli.work import report_of
+    from dynstab.compare import compare
+    from dynstab.core.report import write_whole
+    from dynstab.render import write_comparison
+
     comparison = compare([report_of({**options, "target": target}) for target in targets], targets)
     if json == "-":
         click.echo(comparison.to_json())
@@ -46,3 +55,18 @@ def command(targets: tuple[str, ...], html: str | None, assets: str, json: str |
         write_whole(json, comparison.to_json())
     if html is not None:
         write_comparison(comparison, html, assets=assets)
+
+
+def _deliver_runs(comparison: RunComparison, *, json: str | None, html: str | None, assets: str) -> None:
+    from dynstab.cli.consoles import output
+    from dynstab.core.report import write_whole
+    from dynstab.render.run.comparison_page import write_run_comparison
+
+    if json == "-":
+        click.echo(comparison.to_json())
+    else:
+        output().print(comparison)
+    if json not in (None, "-"):
+        write_whole(json, comparison.to_json())
+    if html is not None:
+        write_run_comparison(comparison, html, assets=assets)

@@ -13,10 +13,10 @@ from dynstab.cli.options import debug_option
 def command(code: str | None) -> None:
     """Show the documentation of rule CODE (DS101, or exploding-gradient); without CODE, a table of all."""
     from dynstab.cli.consoles import output
-    from dynstab.diagnostics import all_rules, find_rule
+    from dynstab.diagnostics import documented_rules, find_documented
     from dynstab.render.rule_page import print_rule, print_rules
 
     if code is None:
-        print_rules(all_rules(), output())
+        print_rules(documented_rules(), output())
     else:
-        print_rule(find_rule(code), output())
+        print_rule(find_documented(code), output())

@@ -27,7 +27,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         value=growth,
         threshold=SEVERE if growth > SEVERE else HEALTHY,
         where="network",
-        message=f"One direction of the input grows by {factor(growth)} through the whole depth, while the typical "
+        message=f"One direction of the input grows by {factor(growth)} through {facts.through}, while the typical "
         "gradient does not.",
         evidence={"leading_exponent": leading.value, "steps": facts.depth, "label": leading.label.value},
         advice=(

@@ -141,7 +141,7 @@ def origins(call: Call) -> Tensor:
         raise UnsupportedForm("more entries than float64 can count")
     arguments = {
         name: torch.zeros_like(value, dtype=torch.float64)
-        if isinstance(value, Tensor) and value.is_floating_point()
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
         else value
         for name, value in call.arguments.items()
     }

@@ -112,8 +112,17 @@ _CONSTANT = (
     "randn_like bernoulli new_zeros new_ones new_full new_empty new_empty_strided argmax argmin isnan isinf isfinite "
     "signbit bucketize searchsorted histc multinomial"
 )
+_MOVING = (
+    "copy view _unsafe_view reshape squeeze unsqueeze flatten unflatten expand permute transpose t select slice "
+    "split split_with_sizes chunk unbind cat stack slice_scatter select_scatter index_put constant_pad_nd"
+)
 #: Ops whose derivative is zero almost everywhere, or which read no more than a shape.
 CONSTANT = frozenset(_CONSTANT.split())
+
+
+#: Rules that put numbers elsewhere and compute nothing: they hold for complex numbers too. All other ops on
+#: those take torch's own derivatives, whose conventions for them are settled, but which are lacking for some of these.
+MOVES_NUMBERS = frozenset(_MOVING.split())
 
 
 def rule(*names: str, first_output_only: bool = False) -> Callable[[Rule], Rule]:

@@ -25,6 +25,13 @@ ORDER = (
     "gradient_flow",
     "tokens",
     "network",
+    "network_flow",
+    "time_convergence",
+    "time_memory",
+    "time_angles",
+    "time_fixed_point",
+    "flow_stability",
+    "flow_steps",
 )
 """The charts as a page shows them."""
 

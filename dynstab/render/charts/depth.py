@@ -14,7 +14,7 @@ from dynstab.core.report import Report
 from dynstab.render.charts import paint
 from dynstab.render.numbers import natural_log
 
-TITLE = "Gradient, signal and exponents along depth"
+TITLE = "Gradient, signal and exponents, step by step"
 ABOUT = (
     "From top to bottom, as far as they were measured: the relative gradient gain from the output back to each state; "
     "the gain of each step, with the range from its smallest to its largest singular value as a band; the size of the "

@@ -8,7 +8,7 @@ from dynstab.core.estimate import Estimate
 from dynstab.core.report import Report
 from dynstab.render.footnotes import Footnotes
 from dynstab.render.ink import Ink
-from dynstab.render.numbers import estimate
+from dynstab.render.numbers import estimate, plural
 from dynstab.render.page import Page, heading, line, wrapped
 
 MOST = 12
@@ -39,7 +39,7 @@ def further(report: Report) -> str:
 def exponents(report: Report, ink: Ink, notes: Footnotes) -> Page:
     """One line an index, largest first; a line that says so where there are none."""
     named = spectra(report)
-    page = heading(ink, "Exponents", f"{report.measurements.lyapunov.unit}, over {len(report.system.steps)} steps")
+    page = heading(ink, "Exponents", f"{report.measurements.lyapunov.unit}, {_extent(report)}")
     if not named:
         return page + wrapped(ink, "Not measured.", indent=2)
     columns = [[name, *(estimate(value, always=True) for value in values[:MOST])] for name, values in named]
@@ -47,6 +47,14 @@ def exponents(report: Report, ink: Ink, notes: Footnotes) -> Page:
     for name, values in named:
         notes.add_series(name, enumerate(values, 1))
     return page + (wrapped(ink, further(report), indent=2, style="dim") if further(report) else [])
+
+
+def _extent(report: Report) -> str:
+    """Over which steps: those of a long sequence are not all looked at one by one."""
+    steps, time = len(report.system.steps), report.measurements.time
+    if time is None or time.steps + time.discarded == steps:
+        return f"over {plural(steps, 'step')}"
+    return f"QR over {plural(time.steps, 'step')}, the others over the {steps} looked at one by one"
 
 
 def _line(index: int, columns: list[list[str]], ink: Ink) -> Text:

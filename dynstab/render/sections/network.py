@@ -25,7 +25,7 @@ def facts(report: Report) -> list[tuple[str, Estimate, str]]:
         ("expansion sum", lyapunov.expansion_sum, lyapunov.unit),
         ("depth smoothness", network.depth_smoothness, ""),
         ("order under refinement", network.refinement_order, ""),
-        ("depth to underflow", network.underflow_depth, "steps"),
+        (f"{'depth' if report.system.axis == 'depth' else 'steps'} to underflow", network.underflow_depth, "steps"),
     ]
     if report.system.kind in ("time", "flow") or lyapunov.kaplan_yorke_dimension.measured:
         numbers.append(("Kaplan-Yorke dimension", lyapunov.kaplan_yorke_dimension, ""))
@@ -53,4 +53,8 @@ def network(report: Report, ink: Ink, notes: Footnotes) -> Page:
         if quantity.measured:
             entries.append((name, f"{estimate(quantity)} {unit}".rstrip()))
     entries += remarks(report)
-    return heading(ink, "Whole network") + pairs(ink, entries) if entries else []
+    return (
+        heading(ink, "Whole network" if report.system.axis == "depth" else "All steps together") + pairs(ink, entries)
+        if entries
+        else []
+    )

@@ -95,20 +95,22 @@ def profile(report: Report, ink: Ink, notes: Footnotes) -> Page:
         return []
     for field, words in _NOTED.items():
         notes.add_series(words, [(point.state, getattr(point, field)) for point in flow], "state")
-    page = heading(ink, "Along depth", "natural logarithms; left is the input, right the output")
-    page += _columns(main, spread, ink) if main.measured else []
+    ends = "the input, right the output" if report.system.axis == "depth" else "the earliest step, right the last"
+    page = heading(ink, f"Along {report.system.axis}", f"natural logarithms; left is {ends}")
+    end = "output" if report.system.axis == "depth" else "last"
+    page += _columns(main, spread, ink, end) if main.measured else []
     scales = {series.scale: _axis([other for other in shown if other.scale == series.scale]) for series in shown}
     return page + [_sparkline(series, *scales[series.scale], spread, ink) for series in shown]
 
 
-def _columns(series: Series, spread: Spread, ink: Ink) -> Page:
+def _columns(series: Series, spread: Spread, ink: Ink, end: str) -> Page:
     """The chart of one series, with its axis: as many rows as the series spans nat, from three to six."""
     values = spread.fit(series.values)
     numbers = finite(values) or [0.0]
     rows = chart(values, rows=min(6, max(3, round(max(numbers) - min(numbers)))), least=LEAST_SPAN)
     above = [(edge, marks) for edge, marks in rows if edge > 0]
     below = [(edge, marks) for edge, marks in rows if edge < 0]
-    page = [_title(series, ink)]
+    page = [_title(series, ink, end)]
     page += [_chart_row(number(edge) if edge == rows[0][0] else "", marks, ink) for edge, marks in above]
     page.append(line(ink.cell("0", LABEL, right=True, style="dim"), ink.text("┼" + "─" * len(values), "dim")))
     page += [_chart_row(number(edge) if edge == rows[-1][0] else "", marks, ink) for edge, marks in below]
@@ -118,11 +120,11 @@ def _columns(series: Series, spread: Spread, ink: Ink) -> Page:
     return page
 
 
-def _title(series: Series, ink: Ink) -> Text:
+def _title(series: Series, ink: Ink, end: str) -> Text:
     known = finite(series.values)
     extent = f", {span(known)}" if known else ""
     return line(
-        ink.cell(f"{series.label} {series.mark}", LABEL), " ", ink.text(f"from each state to the output{extent}", "dim")
+        ink.cell(f"{series.label} {series.mark}", LABEL), " ", ink.text(f"from each state to the {end}{extent}", "dim")
     )
 
 

@@ -1,0 +1,27 @@
+"""All rules over time, found by themselves, and the one question that a monitor asks them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from dynstab.core.flag import Flag
+from dynstab.diagnostics.over_time import rules
+from dynstab.diagnostics.over_time.history import History
+from dynstab.diagnostics.over_time.rule import RuleOverTime
+
+
+@cache
+def rules_over_time() -> tuple[RuleOverTime, ...]:
+    """Every rule over time, in the order of its code."""
+    names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
+    modules = [importlib.import_module(f"{rules.__name__}.{name}") for name in names]
+    return tuple(sorted((module.RULE for module in modules), key=lambda rule: rule.code))
+
+
+def watch(history: History) -> tuple[Flag, ...]:
+    """What the newest record shows, most severe first; nothing that an open episode has already told."""
+    found = [rule.check(history) for rule in rules_over_time()]
+    flags = [flag for flag in found if flag is not None]
+    return tuple(sorted(flags, key=lambda flag: (-flag.severity.rank, flag.code)))

@@ -1,0 +1,82 @@
+"""The last values of a few quantities of a run, and what is usual for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+NORMAL = 1.4826
+"""A median absolute deviation times this is the standard deviation of normal scatter."""
+
+RECENT = 10
+"""Rows before the newest that say where it came from."""
+
+REFRESH = 8
+"""Records after which the usual values are taken anew: medians at every step would cost more than they tell."""
+
+
+class Series:
+    """A sliding window over rows of numbers, NaN where one was not taken.
+
+    Rows live in one array of twice the window's length, so that a record costs one copy of a row.
+
+    Attributes:
+        count: rows ever added.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window, self.count = window, 0
+        self._buffer: Array = np.empty((2 * window, 0))
+        self._end = 0
+        self._usual: tuple[int, Array, Array] | None = None
+
+    def add(self, row: Sequence[float] | Array) -> None:
+        if self._buffer.shape[1] != len(row):
+            self._buffer, self._end, self._usual = np.full((2 * self.window, len(row)), np.nan), 0, None
+        if self._end == len(self._buffer):
+            self._buffer[: self.window] = self._buffer[self.window :]
+            self._end = self.window
+        self._buffer[self._end] = row
+        self._end += 1
+        self.count += 1
+
+    @property
+    def rows(self) -> Array:
+        """(rows, columns), the newest last; at most `window` rows."""
+        return self._buffer[max(0, self._end - self.window) : self._end]
+
+    @property
+    def last(self) -> Array:
+        """(columns,), the newest row."""
+        return self._buffer[self._end - 1]
+
+    def usual(self) -> tuple[Array, Array]:
+        """Median and standard deviation by the median absolute deviation of each column, NaN without numbers."""
+        known = self._usual
+        if known is None or self.count - known[0] >= REFRESH:
+            center = _median(self.rows)
+            known = self._usual = (self.count, center, NORMAL * _median(np.abs(self.rows - center)))
+        return known[1], known[2]
+
+    def recent(self) -> Array:
+        """Median of the ten rows before the newest."""
+        return _median(self.rows[-1 - RECENT : -1])
+
+
+def _median(rows: Array) -> Array:
+    """Along the rows, finite entries alone."""
+    finite = np.isfinite(rows)
+    if finite.all() and len(rows):
+        return np.median(rows, axis=0)
+    columns = [column[keep] for column, keep in zip(rows.T, finite.T, strict=True)]
+    return np.array([np.median(column) if column.size else np.nan for column in columns])
+
+
+def safe_log(values: Sequence[float]) -> Array:
+    """Natural logarithms; -inf for 0, NaN for NaN and below 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(np.asarray(values, dtype=np.float64))

@@ -1,0 +1,96 @@
+"""DS511: a Hamiltonian network with steps that are not symplectic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dynstab.core.flag import Severity
+from dynstab.core.structure import Property, StepDefect
+from dynstab.diagnostics.case import Case, number
+from dynstab.diagnostics.facts import Facts, finite
+from dynstab.diagnostics.rule import Finding, Rule, document
+from dynstab.diagnostics.words import also
+from dynstab.diagnostics.words import number as shown
+
+
+def find(facts: Facts) -> Iterator[Finding]:
+    structure = facts.measurements.structure
+    symplectic = structure.named("symplectic") if structure else None
+    if symplectic is None or not symplectic.lost:
+        return
+    lost = [(finite(step.defect) or 0.0, step) for step in symplectic.lost]
+    defect, worst = max(lost, key=lambda pair: pair[0])
+    field = symplectic.kept == 0
+    where = facts.place(worst.source)
+    yield Finding(
+        measure="structure.properties",
+        value=defect,
+        threshold=worst.defect.error or 0.0,
+        where=where if len(lost) == 1 else None,
+        steps=tuple(index for _, step in lost for index in step.steps),
+        message=(
+            f"The field is Hamiltonian but its steps are not symplectic: {where} misses by {shown(defect)}"
+            f"{also(len(lost))}."
+            if field
+            else f"{symplectic.kept} of {len(symplectic.steps)} steps are symplectic to rounding, {where} misses by "
+            f"{shown(defect)}{also(len(lost))}."
+        ),
+        evidence={"kept": symplectic.kept, "of": len(symplectic.steps)},
+        advice=(
+            ("Update the halves in turn (symplectic Euler, leapfrog): the second with the new value of the first.",)
+            if field
+            else (
+                "Look at what this step does beside the update: a normalisation, a scale, weights that are not tied.",
+            )
+        ),
+    )
+
+
+def _property(defects: tuple[float, ...], limit: float = 1e-5) -> Property:
+    steps = tuple(
+        StepDefect(source=i, target=i + 1, defect=number(defect), kept=defect <= limit)
+        for i, defect in enumerate(defects)
+    )
+    return Property(name="symplectic", steps=steps)
+
+
+RULE = Rule(
+    code="DS511",
+    name="broken-symplecticity",
+    severity=Severity.WARNING,
+    summary="Most steps are symplectic, or the field is Hamiltonian, but some step is not symplectic.",
+    documentation=document(
+        what_it_flags="""
+            With W = [[0, I], [-I, 0]] on the two halves of the state, ||J^T W J - W|| / ||W|| is above rounding
+            in some step although it is rounding in most, or although the field J - I is Hamiltonian in most (W (J - I)
+            symmetric).
+            """,
+        why_it_matters="""
+            A symplectic network has singular values in reciprocal pairs: no gradient can vanish without another
+            one growing, and volume is kept at any depth. One step that is not symplectic ends that, and explicit
+            Euler on a Hamiltonian field drifts by the square of the step at every layer.
+            """,
+        known_problems="""
+            What a network means to keep is read off its steps; one that keeps the structure nowhere is not
+            flagged. The halves are the two tensors of a state or the two halves of its features: other pairings are
+            not seen. Nothing is said below about 1e-5 in float32.
+            """,
+        example="""
+            Ten leapfrog layers with a LayerNorm behind the fifth: nine steps at 1e-9, one at 0.7. A Hamiltonian
+            network whose halves are updated from the same old state with h = 0.1: about 0.01 at every layer.
+            """,
+        what_to_do="""
+            Update the halves in turn, tie the weights of both half-steps, keep normalisations outside of the stack.
+            """,
+        references=(
+            "Galimberti, Furieri, Xu & Ferrari-Trecate (2023), Hamiltonian deep neural networks, IEEE TAC 68",
+            "Hairer, Lubich & Wanner (2006), Geometric numerical integration, Springer, ch. VI",
+        ),
+    ),
+    find=find,
+    fires_on=(
+        Case(structure={"properties": (_property((1e-8,) * 7 + (0.7,) + (1e-8,) * 4),)}),
+        Case(structure={"properties": (_property((0.01,) * 12),)}),
+    ),
+    silent_on=(Case(), Case(structure={"properties": (_property((1e-8,) * 12),)})),
+)

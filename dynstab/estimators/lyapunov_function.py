@@ -1,0 +1,216 @@
+"""The public `lyapunov_function`: a certificate of stability of a fixed point, tried on the system itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, nan, sqrt
+
+import torch
+from torch import Tensor
+
+from dynstab.core.errors import ConfigError, InputError
+from dynstab.core.estimate import CONVERGED, Estimate, Label
+from dynstab.estimators.fixed_point import FixedPoint, fixed_point
+from dynstab.estimators.level_set import Decrease, first_violation
+from dynstab.estimators.metric import lyapunov_matrix, metric_gain, metric_logarithmic_norm, root
+
+_LARGEST = 2048
+_NONE = Estimate.unmeasured("not measured")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LyapunovFunction:
+    """V around a fixed point, and how it fares along the system.
+
+    Attributes:
+        fixed_point: x*. residual: ||f(x*) - x*||, or ||f(x*)|| of a field. stable: None where x* was not found.
+        P: V(x) = (x - x*)^T P (x - x*), float64 (n, n); None for a V that was given, or where there is none.
+        spectral: the spectral radius of the step at x*, or the abscissa max Re lambda of a field.
+        contraction: the gain of the step at x* in the norm of P (below 1), or the logarithmic norm (below 0).
+        violations: share of the steps of the trajectories in which V does not fall.
+        trajectories_violating: share of the trajectories with such a step.
+        level: the largest c such that V falls everywhere in {V < c}: from above, by the smallest
+            violation that a search along rays found; infinite where it found none.
+        reach: how far from x* the rays and starts went, Euclidean.
+        outcome: "converged", or in words what is the matter.
+    """
+
+    fixed_point: Tensor
+    residual: float
+    stable: bool | None
+    P: Tensor | None
+    continuous: bool
+    reach: float
+    spectral: Estimate = _NONE
+    contraction: Estimate = _NONE
+    violations: Estimate = _NONE
+    trajectories_violating: Estimate = _NONE
+    level: Estimate = _NONE
+    outcome: str = CONVERGED
+
+    def __str__(self) -> str:
+        rows = [
+            ("outcome", self.outcome),
+            ("abscissa" if self.continuous else "spectral radius", _shown(self.spectral)),
+            ("contraction in the metric", _shown(self.contraction)),
+            ("steps in which V does not fall", _shown(self.violations)),
+            ("trajectories with such a step", _shown(self.trajectories_violating)),
+            ("level without violation, at most", _shown(self.level)),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(["Lyapunov function", *(f"  {name:<{width}}  {text}" for name, text in rows)])
+
+
+def lyapunov_function(
+    system: Callable[..., Tensor],
+    near: Tensor,
+    *,
+    steps: int | None = None,
+    time: float | None = None,
+    dt: float = 0.01,
+    q: Tensor | None = None,
+    V: Callable[[Tensor], Tensor] | None = None,  # noqa: N803  the field's own letter
+    starts: Tensor | None = None,
+    reach: float | None = None,
+    samples: int = 64,
+    seed: int = 0,
+) -> LyapunovFunction:
+    """A Lyapunov function of the fixed point near a guess, and where it holds.
+
+    V(x) = (x - x*)^T P (x - x*) with P from the Lyapunov equation at x*; then V is followed along trajectories, and the
+    nearest point at which it does not fall is searched along rays.
+
+    Args:
+        system: with `time` a vector field f(t, x), which must not depend on t; else a step x -> f(x).
+        near: x*, or a guess from which Newton's iteration finds it; of any shape.
+        steps: of each trajectory of a map, 100 by default. time: of each trajectory of a field. dt: its RK4 step.
+        q: (n, n), symmetric and positive definite, the decrease asked for; None is the identity.
+        V: another function of one state, smallest at x*; nothing is solved then.
+        starts: (m, *shape), of the trajectories; drawn within `reach` of x* by default.
+        reach: Euclidean distance from x* to search, by default twice the larger of sqrt(n) and ||x*||.
+        samples: how many rays, and starts where none are given.
+
+    Raises:
+        InputError: the system does not map a state to its like, or V does not give one number.
+        ConfigError: `q`, `steps`, `time`, `dt` or `samples` cannot be served, or the state has more than 2048 entries.
+
+    References:
+        Khalil (2002), Nonlinear systems, ch. 4 and 8.
+    """
+    _check(near, steps, time, dt, q, samples)
+    continuous = time is not None
+    function = (lambda x: system(0.0, x)) if continuous else system
+    point = fixed_point(function, near, field=continuous)
+    size, distance = near.numel(), float(point.state.double().norm())
+    reach = 2 * max(sqrt(size), distance) if reach is None else reach
+    if not point.found:
+        reason = f"no fixed point found near the guess: residual {point.residual:.1e} after Newton's iteration"
+        return _unfound(point, continuous, reach, reason)
+    eigenvalues = torch.linalg.eigvals(point.jacobian)
+    spectral = float(eigenvalues.real.amax() if continuous else eigenvalues.abs().amax())
+    p = lyapunov_matrix(point.jacobian, q, continuous=continuous)
+    stable = p is not None
+    if not stable and V is None:
+        limit = "max Re lambda = {:.4g} is not below 0" if continuous else "spectral radius {:.4g} is not below 1"
+        reason = f"not asymptotically stable: {limit.format(spectral)}; no P exists"
+        return _unfound(point, continuous, reach, reason, _spectral(point, spectral))
+    decrease = Decrease(
+        function=function, point=point.state, value=V, metric=p if V is None else None, continuous=continuous
+    )
+    points = _starts(point.state, starts, reach, samples, seed)
+    count = round((time or 0.0) / dt) if continuous else steps or 100
+    share, trajectories = decrease.along(points, count, dt)
+    contraction = _contraction(point, p, continuous) if p is not None else Estimate.unmeasured("no P exists")
+    return LyapunovFunction(
+        fixed_point=point.state,
+        residual=point.residual,
+        stable=stable,
+        P=p if V is None else None,
+        continuous=continuous,
+        reach=reach,
+        spectral=_spectral(point, spectral),
+        contraction=contraction,
+        violations=share,
+        trajectories_violating=trajectories,
+        level=first_violation(decrease, reach=reach, rays=samples, seed=seed),
+        outcome=CONVERGED
+        if stable
+        else "not asymptotically stable in its linearisation; the given V is tried all the same",
+    )
+
+
+def _contraction(point: FixedPoint, p: Tensor, continuous: bool) -> Estimate:
+    value = (metric_logarithmic_norm if continuous else metric_gain)(point.jacobian, p)
+    upper = root(p)
+    condition = float(torch.linalg.cond(upper))
+    unit = "1/time" if continuous else "1"
+    method = "logarithmic norm in the metric of P" if continuous else "largest singular value in the metric of P"
+    noise = torch.finfo(torch.float64).eps * len(p) * condition * max(1.0, abs(value))
+    return Estimate(value=value, error=noise, unit=unit, method=method, label=Label.EXACT)
+
+
+def _spectral(point: FixedPoint, value: float) -> Estimate:
+    noise = torch.finfo(point.state.dtype).eps * float(torch.linalg.matrix_norm(point.jacobian))
+    return Estimate(value=value, error=noise, method="dense eigenvalues at the fixed point", label=Label.CERTIFIED)
+
+
+def _starts(center: Tensor, given: Tensor | None, reach: float, samples: int, seed: int) -> Tensor:
+    """Uniform in the ball around x*, or the user's own."""
+    if given is not None:
+        if given.shape[1:] != center.shape:
+            raise InputError(
+                f"starts of shape {tuple(given.shape)}", expected=f"(m, {', '.join(map(str, center.shape))})"
+            )
+        return given.to(center)
+    generator = torch.Generator().manual_seed(seed)
+    rays = torch.randn(samples, center.numel(), generator=generator, dtype=torch.float64)
+    radii = reach * torch.rand(samples, 1, generator=generator, dtype=torch.float64) ** (1 / center.numel())
+    offsets = (radii * rays / rays.norm(dim=1, keepdim=True)).reshape(samples, *center.shape)
+    return center + offsets.to(center)
+
+
+def _unfound(
+    point: FixedPoint, continuous: bool, reach: float, reason: str, spectral: Estimate | None = None
+) -> LyapunovFunction:
+    missing = Estimate.unmeasured(reason)
+    return LyapunovFunction(
+        fixed_point=point.state,
+        residual=point.residual,
+        stable=None if spectral is None else False,
+        P=None,
+        continuous=continuous,
+        reach=reach,
+        spectral=spectral or missing,
+        contraction=missing,
+        violations=missing,
+        trajectories_violating=missing,
+        level=missing,
+        outcome=reason,
+    )
+
+
+def _shown(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "-"
+    doubt = "" if estimate.error is None or estimate.error in (0.0, nan, inf) else f" ± {estimate.error:.1g}"
+    return f"{estimate.value:.6g}{doubt} ({estimate.label})"
+
+
+def _check(near: Tensor, steps: int | None, time: float | None, dt: float, q: Tensor | None, samples: int) -> None:
+    if not isinstance(near, Tensor) or not near.is_floating_point():
+        got = str(near.dtype) if isinstance(near, Tensor) else type(near).__name__
+        raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+    size = near.numel()
+    if not 1 <= size <= _LARGEST:
+        raise ConfigError(f"a state of {size} entries", expected=f"1 to {_LARGEST}: P is a dense matrix")
+    if steps is not None and time is not None:
+        raise ConfigError("both steps and time", expected="steps of a map, or time of a vector field")
+    if (steps is not None and steps < 1) or (time is not None and not 0 < dt <= time):
+        raise ConfigError(f"steps={steps}, time={time}, dt={dt}", expected="at least one step")
+    if samples < 1:
+        raise ConfigError(f"samples={samples}", expected="at least one")
+    if q is not None and (q.shape != (size, size) or not torch.allclose(q, q.T) or torch.linalg.eigvalsh(q)[0] <= 0):
+        raise ConfigError(
+            f"q of shape {tuple(q.shape)}", expected=f"a symmetric positive definite {size} x {size} matrix"
+        )

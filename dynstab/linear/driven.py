@@ -1,0 +1,160 @@
+"""A driven map, (state, input) -> state: its values and its Jacobians along one sequence after another.
+
+The map is captured once with the input as context, so that a step costs one run of a straight-line graph; its
+tape is linearised only where it is asked for. A map that branches on values keeps torch.func's derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dynstab.capture.capture import capture_function
+from dynstab.core.errors import DynstabError, InputError, first_line
+from dynstab.linear.evaluator import Evaluator
+from dynstab.linear.function_operator import FunctionOperator
+from dynstab.linear.layout import Layout
+from dynstab.linear.operator import JacobianOperator, RelaidOperator
+from dynstab.linear.plan import Plan
+from dynstab.linear.tape import Tape
+from dynstab.linear.tape_operator import TapeOperator
+
+Tensors = tuple[Tensor, ...]
+DrivenStep = Callable[[Tensors, Tensors], Tensors]
+
+
+class DrivenMap:
+    """`step(state, inputs)` of tensors, captured at an example.
+
+    Attributes:
+        layout: of the state, as one sample.
+        reason: why the graph is not used; empty where it is.
+
+    Raises:
+        InputError: the step rejects the example, or does not map a state to its like.
+    """
+
+    def __init__(self, step: DrivenStep, state: Tensors, inputs: Tensors) -> None:
+        self.step, self.reason = step, ""
+        self.layout = Layout(shapes=tuple(tensor.shape for tensor in state))
+        with torch.no_grad():
+            _check(step, state, inputs)
+        self._graph: _Captured | None = None
+        try:
+            self._graph = _Captured(step, state, inputs)
+        except DynstabError as error:
+            self.reason = first_line(error).split(";")[0][:120]
+
+    @property
+    def captured(self) -> bool:
+        return self._graph is not None
+
+    @property
+    def depends(self) -> bool:
+        """Whether the next state depends on the state by a derivative; taken for granted without a graph."""
+        return self._graph is None or self._graph.depends
+
+    def forget(self, reason: str) -> None:
+        """Use the function itself from here on: its graph was found to be another one."""
+        self._graph, self.reason = None, reason
+
+    @torch.no_grad()
+    def __call__(self, state: Tensors, inputs: Tensors) -> Tensors:
+        """The next state."""
+        return self.step(state, inputs) if self._graph is None else self._graph.outputs(state, inputs)
+
+    @torch.no_grad()
+    def values(self, state: Tensors, inputs: Tensors) -> dict[fx.Node, Any]:
+        """What every node of the graph is in one step, in order; nothing without a graph."""
+        return {} if self._graph is None else self._graph.values(state, inputs)
+
+    def jacobian(self, state: Tensors, inputs: Tensors) -> JacobianOperator:
+        """d step(state, inputs) / d state, the inputs held."""
+        if self._graph is not None:
+            return TapeOperator(self._graph.tape(state, inputs), self.layout, self.layout)
+
+        def held(*tensors: Tensor) -> Tensors:
+            return self.step(tensors, inputs)
+
+        return FunctionOperator(held, state, state, self.reason)
+
+
+class RecomputedOperator(JacobianOperator):
+    """The Jacobian of a driven map at one point, linearised anew whenever it is used.
+
+    A sequence of thousands of steps holds its states alone; a tape would hold every intermediate value.
+    """
+
+    def __init__(self, driven: DrivenMap, state: Tensors, inputs: Tensors, layout: Layout) -> None:
+        super().__init__(layout, layout, state[0].dtype, state[0].device)
+        self._driven, self._state, self._inputs = driven, state, inputs
+
+    @property
+    def routes(self) -> dict[str, int]:
+        return self._fresh().routes
+
+    def _fresh(self) -> JacobianOperator:
+        return RelaidOperator(self._driven.jacobian(self._state, self._inputs), self.source, self.target)
+
+    def push_tensors(self, tangents: Tensors) -> Tensors:
+        self.products += self.samples * tangents[0].shape[0]
+        return self._fresh().push_tensors(tangents)
+
+    def pull_tensors(self, cotangents: Tensors) -> Tensors:
+        self.products += self.samples * cotangents[0].shape[0]
+        return self._fresh().pull_tensors(cotangents)
+
+
+class _Captured:
+    """The graph of one step."""
+
+    def __init__(self, step: DrivenStep, state: Tensors, inputs: Tensors) -> None:
+        self.count = len(state)
+
+        def flat(*tensors: Tensor) -> Tensors:
+            return step(tensors[: self.count], tensors[self.count :])
+
+        graph = capture_function(flat, (*state, *inputs))
+        self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
+        self._evaluate = Evaluator(graph.module)
+        self._source, self._target = tuple(graph.input_nodes)[: self.count], tuple(graph.outputs)
+        self._plan: Plan | None = None
+        first = self.tape(state, inputs)
+        self._plan, self.depends = first.plan, first.depends
+
+    def values(self, state: Tensors, inputs: Tensors) -> dict[fx.Node, Any]:
+        return self._evaluate([*self._parameters, *state, *inputs])
+
+    def outputs(self, state: Tensors, inputs: Tensors) -> Tensors:
+        values = self.values(state, inputs)
+        return tuple(values[node] for node in self._target)
+
+    def tape(self, state: Tensors, inputs: Tensors) -> Tape:
+        return Tape(self._evaluate.nodes, self._source, self._target, self.values(state, inputs), self._plan)
+
+
+def _check(step: DrivenStep, state: Tensors, inputs: Tensors) -> None:
+    try:
+        after = step(state, inputs)
+    except DynstabError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (*state, *inputs))
+        raise InputError(
+            f"the step rejects a state and an input of shapes {shapes} ({type(error).__name__}: {first_line(error)})",
+            expected="a step that takes them",
+        ) from error
+    got = [(tuple(tensor.shape), tensor.dtype) for tensor in after]
+    expected = [(tuple(tensor.shape), tensor.dtype) for tensor in state]
+    if got != expected:
+        raise InputError(
+            f"the step maps a state {_words(expected)} to {_words(got)}",
+            expected="a map from states to states of the same shapes and dtypes",
+        )
+
+
+def _words(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in tensors)

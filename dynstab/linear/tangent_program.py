@@ -1,0 +1,83 @@
+"""A map and the push of its tangents as one straight line of code, for orbits of many short steps.
+
+A tape works out each op's derivative anew at every point, in Python. Where a step is a hundred small ops
+and is taken ten thousand times, that bookkeeping costs more than the numbers. Here the recorded run and
+the sweep over its tape are traced together: what is left is one list of ATen calls that gives the next
+state and J V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from dynstab.capture.capture import capture_function
+from dynstab.capture.straight_line import straight_line
+from dynstab.core.errors import CaptureError
+from dynstab.linear.evaluator import Evaluator
+from dynstab.linear.tape import Tape
+
+
+class TangentProgram:
+    """(x, *context, V) -> (f(x, *context), df/dx V), x and V of fixed shapes.
+
+    The line is compared with the tape that it was made from, and with f itself, at calls 1, 2, 4, 8, ...
+
+    Args:
+        f: of a tensor and further tensors that do not move; pure. example: its arguments.
+        k: tangents, V is (k, *x.shape).
+
+    Raises:
+        InputError, CaptureError: f cannot be captured, or takes another way than its graph at a later call.
+    """
+
+    def __init__(self, f: Callable[..., Tensor], example: tuple[Tensor, ...], k: int) -> None:
+        self._f, self._calls = f, 0
+        graph = capture_function(f, example)
+        self._evaluate = Evaluator(graph.module)
+        self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
+        self._source, self._target = (graph.input_nodes[0],), (graph.outputs[0],)
+        tangents = torch.randn(k, *example[0].shape, generator=torch.Generator().manual_seed(0)).to(example[0])
+        self._run = straight_line(self._both, (*example, tangents))
+        for point in _around(example[0]):
+            self._compare((point, *example[1:], tangents), self._run(point, *example[1:], tangents))
+
+    @torch.no_grad()
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        """x, context and V -> f(x, context) and J V."""
+        self._calls += 1
+        after, moved = self._run(*arguments)
+        if self._calls & (self._calls - 1) == 0:
+            self._compare(arguments, (after, moved))
+        return after, moved
+
+    def _both(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """The recorded run, and the sweep over its tape."""
+        values = self._evaluate([*self._parameters, *arguments[:-1]])
+        tape = Tape(self._evaluate.nodes, self._source, self._target, values)
+        return tape.target_values[0], tape.push((arguments[-1],))[0]
+
+    @torch.no_grad()
+    def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:
+        expected = (self._f(*arguments[:-1]), self._both(*arguments)[1])
+        if not all(_close(a, b) for a, b in zip(found, expected, strict=True)):
+            raise CaptureError(
+                f"the function took another way at call {self._calls} than the one that was captured",
+                expected="a function without branches on values",
+                remedy="write the branch with torch.where",
+            )
+
+
+def _around(x: Tensor) -> Iterator[Tensor]:
+    """Points on both sides of x, at which a branch on values would show."""
+    generator = torch.Generator().manual_seed(0)
+    for size in (0.01, 1.0, -2.0):
+        yield x + size * x.abs().mean() * torch.randn(x.shape, generator=generator).to(x)
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().nan_to_num(posinf=0.0).max())
+    tolerance = 100 * torch.finfo(expected.dtype).eps
+    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

@@ -1,0 +1,88 @@
+"""How exactly a reversible stack can be run back: its inverse by evaluations of the steps alone.
+
+From y_1 = x_1 + F(x_2), y_2 = x_2 + G(y_1) and the step as a black box, F(0) is the first half of the image of 0,
+G(y_1) the second half of the image of (y_1 - F(0), 0), and F(x_2) the first half of the image of (0, x_2).
+
+References:
+    Gomez et al. (2017), The reversible residual network: backpropagation without storing activations, NeurIPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dynstab.core.estimate import Estimate, Label
+from dynstab.estimators.halves import Halves
+from dynstab.estimators.result import Result
+from dynstab.measures.aggregate import summarise
+from dynstab.measures.spans import Span
+from dynstab.systems.trajectory import State, Trajectory
+
+
+def reconstruction_error(trajectory: Trajectory, reversible: Sequence[Span]) -> Estimate:
+    """||x - x'|| / ||x|| at the beginning of the longest unbroken run of additive couplings, run back from its end."""
+    run = longest_run(reversible)
+    if not run:
+        return Estimate.unmeasured("no two neighbouring steps are additive couplings")
+    columns = _columns(trajectory.states[run[-1].target])
+    for span in reversed(run):
+        columns = _inverse(trajectory, span, columns)
+    start = _columns(trajectory.states[run[0].source])
+    errors = (columns - start).double().norm(dim=1) / start.double().norm(dim=1)
+    eps = torch.finfo(start.dtype).eps
+    result = Result(
+        values=errors,
+        errors=errors + eps,  # rounding itself: another order of the sums gives another number of this size
+        label=Label.ESTIMATE,
+        method=f"{len(run)} couplings run back from their last state, {str(start.dtype).removeprefix('torch.')}",
+    )
+    return summarise(result)
+
+
+def longest_run(spans: Sequence[Span]) -> list[Span]:
+    """The longest list of spans in which each begins where the last one ended."""
+    runs: list[list[Span]] = [[]]
+    for span in spans:
+        if runs[-1] and runs[-1][-1].target == span.source:
+            runs[-1].append(span)
+        else:
+            runs.append([span])
+    return max(runs, key=len)
+
+
+def _inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor:
+    """The state that the span maps to `image`, in that order of the halves in which the image comes out best."""
+    assert span.halves is not None
+    if span.place is not None:
+        image = image[:, span.place]
+    tries = [_backwards(trajectory, span, halves, image) for halves in (span.halves, span.halves.swapped())]
+    misses = [float((_forward(trajectory, span, point) - image).norm()) for point in tries]
+    return tries[0] if misses[0] <= misses[1] else tries[1]
+
+
+def _backwards(trajectory: Trajectory, span: Span, halves: Halves, image: Tensor) -> Tensor:
+    a, b = halves.first, halves.second
+    point = torch.zeros_like(image)
+    point[:, a] = image[:, a] - _forward(trajectory, span, point)[:, a]
+    second = image[:, b] - _forward(trajectory, span, point)[:, b]
+    point = torch.zeros_like(image)
+    point[:, b] = second
+    point[:, a] = image[:, a] - _forward(trajectory, span, point)[:, a]
+    return point
+
+
+def _forward(trajectory: Trajectory, span: Span, columns: Tensor) -> Tensor:
+    """The span as a map of columns (samples, size, 1), its image in the source's places."""
+    value = tuple(tensor[0] for tensor in trajectory.states[span.source].layout.unflatten(columns))
+    with torch.no_grad():
+        for step in trajectory.steps[span.source : span.target]:
+            value = step.function(value)
+    image = trajectory.states[span.target].layout.flatten(tuple(tensor[None] for tensor in value))
+    return image if span.place is None else image[:, span.place]
+
+
+def _columns(state: State) -> Tensor:
+    return state.layout.flatten(tuple(tensor[None] for tensor in state.value))

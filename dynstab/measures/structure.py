@@ -1,0 +1,180 @@
+"""What the steps preserve, measured where the network means to preserve it.
+
+What a network means is read off the network itself: a structure that more than half of its steps keep to
+rounding is no accident, and one that keeps it nowhere is not asked for. One screen of a few products a step
+tells; exact defects follow for what is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from dynstab.core.estimate import Estimate, Label
+from dynstab.core.structure import Property, PropertyName, StepDefect
+from dynstab.estimators.product_qr import log_singular_values
+from dynstab.estimators.result import Result, rounding
+from dynstab.estimators.structure import (
+    Probes,
+    antisymmetric_defect,
+    coupling_defect,
+    hamiltonian_defect,
+    identity_probes,
+    is_permutation,
+    scaled_antisymmetric_defect,
+    symplectic_defect,
+)
+from dynstab.measures.aggregate import summarise
+from dynstab.measures.reconstruction import reconstruction_error
+from dynstab.measures.spans import Span, probe_columns, spans
+from dynstab.measures.survey import Finding, Survey
+
+_DRAW = 11
+_SCREEN, _PROBES = 1, 4
+_EXACT_SIZE = 256  # beyond it, identity probes and the pairing of exponents cost as much as the rest of an analysis
+_LEAST = 2
+_UNDECIDED = 1e-2  # where rounding alone allows a larger defect, none can be told from another
+_NAMES: tuple[PropertyName, ...] = (
+    "symplectic", "Hamiltonian field", "antisymmetric field", "reversible", "volume-preserving",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True, eq=False)
+class _Screen:
+    """What was seen of one span: the defects by name."""
+
+    span: Span
+    found: dict[PropertyName, Result] = field(default_factory=dict)
+
+    def keeps(self, name: PropertyName) -> bool | None:
+        result = self.found.get(name)
+        return None if result is None else _kept(result)
+
+
+def measure_structure(survey: Survey) -> Iterator[Finding]:
+    """The properties that most steps keep, the pairing of the exponents and the error of running the stack back."""
+    screens = []
+    for span in spans(survey):
+        probe = probe_columns(span.operator, _SCREEN, survey.seed(_DRAW, span.source))
+        if not is_permutation(span.operator, probe):
+            screens.append(_screened(survey, span, Probes(columns=probe, exact=False)))
+        survey.tick()
+    properties = _properties(screens)
+    if not properties:
+        return
+    fields: dict[str, object] = {"properties": properties}
+    if any(each.name == "symplectic" and each.kept for each in properties):
+        fields["pairing"] = _pairing(survey, [screen.span for screen in screens])
+    if any(each.name == "reversible" for each in properties):
+        fields["reconstruction"] = reconstruction_error(
+            survey.spectral, [screen.span for screen in screens if screen.keeps("reversible")]
+        )
+    yield Finding("structure", 0, fields)
+
+
+def _screened(survey: Survey, span: Span, probes: Probes) -> _Screen:
+    """A few products for each property, and exact numbers for those that these do not rule out."""
+    screen, operator = _Screen(span=span), span.operator
+    for name, defect in _defects(span).items():
+        result = defect(probes)
+        screen.found[name] = defect(_closer(survey, span)) if _kept(result) else result
+    if _kept(screen.found.get("Hamiltonian field", screen.found["antisymmetric field"])) and span.halves is not None:
+        screen.found["symplectic"] = symplectic_defect(operator, span.halves, _closer(survey, span))
+    matrix = survey.spectral_matrices[span.source]
+    single = span.target == span.source + 1 and operator.cols <= _EXACT_SIZE
+    if single and matrix is not None and not _kept(screen.found["antisymmetric field"]):
+        scaled = scaled_antisymmetric_defect(matrix)
+        screen.found["antisymmetric field"] = scaled if _kept(scaled) else screen.found["antisymmetric field"]
+    volume = _volume(survey, span)
+    if volume is not None:
+        screen.found["volume-preserving"] = volume
+    return screen
+
+
+def _closer(survey: Survey, span: Span) -> Probes:
+    """All columns where that is affordable, else a few more."""
+    if max(span.operator.shape) <= _EXACT_SIZE:
+        return identity_probes(span.operator)
+    columns = probe_columns(span.operator, _PROBES, survey.seed(_DRAW, span.source, 1))
+    return Probes(columns=columns, exact=False)
+
+
+def _defects(span: Span) -> dict[PropertyName, Callable[[Probes], Result]]:
+    operator, halves = span.operator, span.halves
+    defects: dict[PropertyName, Callable[[Probes], Result]] = {
+        "antisymmetric field": lambda probes: antisymmetric_defect(operator, probes)
+    }
+    if halves is not None:
+        defects |= {
+            "symplectic": lambda probes: symplectic_defect(operator, halves, probes),
+            "Hamiltonian field": lambda probes: hamiltonian_defect(operator, halves, probes),
+            "reversible": lambda probes: coupling_defect(operator, halves, probes),
+        }
+    return defects
+
+
+def _volume(survey: Survey, span: Span) -> Result | None:
+    """|ln |det J||, where the measure of singular values found it."""
+    parts = [survey.estimate("step", index, "log_determinant") for index in range(span.source, span.target)]
+    known = [part for part in parts if part is not None and part.value is not None]
+    if len(known) < len(parts):
+        return None
+    noise = 64 * rounding(span.operator.dtype, *span.operator.shape)
+    errors = sum(part.error or 0.0 for part in known) + noise
+    total = abs(sum(part.value or 0.0 for part in known))
+    return Result(
+        values=torch.tensor([[total]], dtype=torch.float64),
+        errors=torch.tensor([[errors]], dtype=torch.float64),
+        label=Label.EXACT if all(part.label is Label.EXACT for part in known) else Label.ESTIMATE,
+        method=known[0].method,
+    )
+
+
+def _kept(result: Result) -> bool:
+    """No larger than rounding makes it, at every input. Probes miss by a factor of order 1, never by orders."""
+    return bool((result.values <= result.errors.clamp(max=_UNDECIDED)).all())
+
+
+def _properties(screens: list[_Screen]) -> tuple[Property, ...]:
+    """Those that more than half of the steps keep, at least two of them.
+
+    A Hamiltonian field asks for symplectic steps: then by how much these miss it is recorded even where none keeps it.
+    """
+    found = {name: _property(screens, name) for name in _NAMES}
+    meant = {name: p for name, p in found.items() if p.kept >= _LEAST and 2 * p.kept > len(screens)}
+    if "symplectic" in meant:
+        meant.pop("Hamiltonian field", None)
+    elif "Hamiltonian field" in meant:
+        meant = {"symplectic": found["symplectic"], **meant}
+    return tuple(meant.values())
+
+
+def _property(screens: list[_Screen], name: PropertyName) -> Property:
+    known = [(screen.span, result) for screen in screens if (result := screen.found.get(name)) is not None]
+    unit = "nat" if name == "volume-preserving" else "1"
+    steps = tuple(
+        StepDefect(source=span.source, target=span.target, defect=summarise(result, unit=unit), kept=_kept(result))
+        for span, result in known
+    )
+    return Property(name=name, steps=steps)
+
+
+def _pairing(survey: Survey, chain: list[Span]) -> Estimate:
+    """max_i |Lambda_i + Lambda_{n+1-i}| of the finite-time exponents, in nat per step."""
+    unit, size = "nat/step", chain[0].operator.cols
+    matrices = [matrix for matrix in survey.spectral_matrices[chain[0].source : chain[-1].target] if matrix is not None]
+    joined = all(a.target == b.source for a, b in zip(chain, chain[1:], strict=False))
+    if not joined or len(matrices) < chain[-1].target - chain[0].source:
+        return Estimate.unmeasured("needs the Jacobians of all steps of one unbroken stack", unit=unit)
+    if size > _EXACT_SIZE:
+        return Estimate.unmeasured(
+            f"all exponents of states of more than {_EXACT_SIZE} entries cost too much", unit=unit
+        )
+    logs = log_singular_values(matrices)
+    length = len(chain)
+    missed = (logs.values + logs.values.flip(1)).abs().amax(dim=1, keepdim=True) / length
+    floor = rounding(matrices[0].dtype, size, size)  # each step's own rounding moves a logarithm by this much
+    errors = 2 * logs.errors.amax(dim=1, keepdim=True) / length + floor
+    return summarise(logs.with_values(missed, errors), unit=unit)

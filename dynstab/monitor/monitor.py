@@ -1,0 +1,321 @@
+"""The monitor of a training loop: what happens at a step, and in which order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from weakref import WeakKeyDictionary, ref
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dynstab.capture.capture import unwrap
+from dynstab.core.errors import CaptureError, ConfigError, MemoryBudgetError, StateError
+from dynstab.core.run import Incident
+from dynstab.monitor.describe import run_info
+from dynstab.monitor.distributed import Processes
+from dynstab.monitor.outlets import Outlets
+from dynstab.monitor.pace import Pace
+from dynstab.monitor.post_mortem import PostMortems
+from dynstab.monitor.probe import Loss, Prober, checked_loss
+from dynstab.monitor.recorder import Recorder
+from dynstab.monitor.signals import Signals
+from dynstab.monitor.sinks import Sink
+from dynstab.monitor.stopping import Brake, StopTraining
+
+_LOG = logging.getLogger("dynstab.monitor")
+
+_watched: WeakKeyDictionary[nn.Module, ref[Monitor]] = WeakKeyDictionary()
+
+
+class Monitor:
+    """Watches a training, tells when it begins to go wrong, and changes nothing about it.
+
+        with dynstab.Monitor(model, probe=batch, optimizer=optimizer, run="runs/a.sqlite") as monitor:
+            for step, batch in enumerate(loader):
+                ...
+                loss.backward()
+                optimizer.step()
+                monitor.step(step, loss=loss)
+
+    At every step hooks take the size of activations, gradients and updates, block by block, and the device is
+    never made to wait for them. At the first step and every `every` steps after it the network is linearised on a few
+    fixed inputs: leading exponents, the gain of every step, the flow of the gradient, the sharpness. The rules
+    over time (`dynstab rule`) read both; what they find goes to the store, the sinks, `on_flag` and the logger
+    "dynstab.monitor".
+
+    Probes see the network in eval mode, in float32 where it trains in less. Inside compiled code there are no
+    hooks, only probes and the groups of parameters. Gradients are as backpropagated: a loss scale is in them.
+
+    Args:
+        model: the module that is trained; behind DistributedDataParallel, `fully_shard` or torch.compile too.
+        probe: a batch; its first `inputs` inputs are measured. A tensor, a tuple of positional or a dictionary of
+            keyword arguments, or (inputs, targets) of which forward takes the first. None measures signals alone.
+        every: steps between two probes. share: of the training time that probes may take on average; they
+            come less often where they are dear. None for no limit.
+        run: file of the run's store, None for none. Nothing is overwritten: `monitor.path` says what it became.
+        sinks: names ("tensorboard", "wandb", "mlflow", "logging") or objects, see `dynstab.monitor.sinks`.
+        optimizer: lets gradients be read before the loop clears them, and gives rate and threshold.
+        loss_fn: (model, batch) -> scalar, for the sharpness, on all of the probe. sharpness_every: steps, by default
+            10 * every.
+        on_flag: called with each `Incident`. It may raise StopTraining; whatever else it raises is logged.
+        stop_on: "warning" or "error" stops the training at such a finding: `step` raises StopTraining, which the
+            `with` block takes for its end. `should_stop` says it too, to loops that prefer to ask.
+        k: leading exponents. seed: of the random directions.
+
+    Raises:
+        ConfigError: an option that cannot be served, a tensor-parallel model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        probe: Any = None,
+        every: int = 100,
+        run: str | os.PathLike[str] | None = None,
+        sinks: Sequence[str | Sink] = (),
+        optimizer: Optimizer | None = None,
+        loss_fn: Loss | None = None,
+        sharpness_every: int | None = None,
+        on_flag: Callable[[Incident], object] | None = None,
+        stop_on: Literal["error", "warning"] | None = None,
+        inputs: int = 2,
+        k: int = 2,
+        share: float | None = 0.005,
+        seed: int = 0,
+    ) -> None:
+        for name, number in (("every", every), ("inputs", inputs), ("k", k)):
+            if number < 1:
+                raise ConfigError(f"{name}={number}", expected="a number from 1 up")
+        if loss_fn is not None and probe is None:
+            raise ConfigError("loss_fn without a probe", remedy="give the batch on which the sharpness is measured")
+        self._model, self._batch, self._run, self._sinks = model, probe, run, tuple(sinks)
+        self._optimizer, self._on_flag, self._seed = optimizer, on_flag, seed
+        self._inputs, self._k = inputs, k
+        self._processes = Processes(model)
+        self._loss = checked_loss(loss_fn, self._processes)
+        self._pace = Pace(every if probe is not None else 0, share, self._processes.largest)
+        self._sharpness = Pace((sharpness_every or 10 * every) if loss_fn else 0, None, lambda seconds: seconds)
+        self._brake = Brake(stop_on, self._processes)
+        self._signals: Signals | None = None
+        self._prober: Prober | None = None
+        self._recorder: Recorder | None = None
+        self._open, self._began, self._offset, self._last = False, 0.0, 0, -1
+        self._resumed: dict[str, Any] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The run's store, once the monitor was opened."""
+        return None if self._recorder is None else self._recorder.path
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """What was found so far, on the process that keeps the records."""
+        return () if self._recorder is None else tuple(self._recorder.incidents)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the training is to stop, by `stop_on` or because `on_flag` asked for it."""
+        return self._brake.pulled
+
+    @property
+    def probe(self) -> Any:
+        """The batch that is measured. Assign another to measure that one; of the same shapes, it costs nothing."""
+        return None if self._prober is None else self._prober.batch.batch
+
+    @probe.setter
+    def probe(self, batch: Any) -> None:
+        if self._prober is None:
+            raise ConfigError("a new probe for a monitor without one", remedy="begin the run with a probe")
+        with self._unheard():
+            self._prober.feed(batch)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        stopped = isinstance(error, StopTraining)
+        self.close(finished=error is None or stopped)
+        return stopped
+
+    def open(self) -> None:
+        """Begin: put the hooks in place, capture the network, make the store.
+
+        Raises:
+            ConfigError: another monitor watches this model. InputError: the model rejects the probe.
+            StoreError: the store cannot be made.
+        """
+        root = unwrap(self._model)
+        if _watcher(root) is not None:
+            raise ConfigError("a second monitor on one model", remedy="close the first one, or give it all sinks")
+        processes = self._processes
+        takes_part = processes.first or processes.sharded
+        if self._batch is not None and takes_part:
+            self._prober = self._capture()
+        try:
+            if takes_part:
+                self._signals = Signals(self._model, processes, self._optimizer)
+            if processes.first:
+                self._recorder = self._make_recorder()
+        except BaseException:
+            self.close(finished=False)
+            raise
+        _watched[root] = ref(self)
+        self._open = True
+        self._began = time.perf_counter() - (self._resumed or {}).get("seconds", 0.0)
+
+    def step(self, step: int, *, loss: Tensor | float | None = None) -> None:
+        """Note one training step, after the optimizer's.
+
+        Steps that begin again from 0, as with the loader's next epoch, are counted on.
+
+        Raises:
+            StopTraining: `stop_on` or `on_flag` asks for it. ConfigError: the monitor is not open.
+        """
+        if not self._open:
+            raise ConfigError("a step of a monitor that is not open", remedy="use `with Monitor(...) as monitor:`")
+        step = self._counted_on(step)
+        self._listen(step, loss)
+        if self._pace.due(step, self._seconds):
+            self._probe(step)
+        self._brake.pull(*(((), None) if self._recorder is None else self._recorder.asked()))
+
+    def close(self, *, finished: bool = True) -> None:
+        """Take the hooks away, and write out what is still on its way. A second time does nothing."""
+        if self._open:
+            self._resumed = self.state_dict()
+        self._open = False
+        root = unwrap(self._model)
+        if _watcher(root) is self:
+            del _watched[root]
+        if self._signals is not None:
+            self._signals.close()
+        if self._recorder is not None:
+            self._recorder.close(finished=finished)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed training goes on in the same store."""
+        if not self._open and self._resumed is not None:
+            return dict(self._resumed)
+        path = None if self.path is None else str(self.path)
+        return {"run": path, "step": self._last, "seconds": self._seconds if self._open else 0.0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the checkpoint was taken. Before the monitor is opened.
+
+        Raises:
+            ConfigError: it is open.
+        """
+        if self._open:
+            raise ConfigError("a state for a monitor that is open", remedy="load it before the training begins")
+        self._resumed, self._last = dict(state), state["step"]
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _capture(self) -> Prober | None:
+        """None, with a warning, where the network cannot be probed: the signals remain."""
+        try:
+            return Prober(
+                self._model,
+                self._batch,
+                self._processes,
+                k=self._k,
+                inputs=self._inputs,
+                loss=self._loss,
+                optimizer=self._optimizer,
+                seed=self._seed,
+            )
+        except (CaptureError, StateError, MemoryBudgetError) as error:
+            _LOG.warning("nothing is probed, signals alone are taken: %s", error)
+            return None
+
+    def _make_recorder(self) -> Recorder:
+        assert self._signals is not None
+        prober, resumed = self._prober, self._resumed or {}
+        info = run_info(
+            unwrap(self._model),
+            places=self._signals.places,
+            groups=self._signals.groups,
+            states=() if prober is None else prober.states,
+            steps=() if prober is None else prober.steps,
+            optimizer=self._optimizer,
+            every=self._pace.every,
+            sharpness_every=self._sharpness.every,
+        )
+        outlets = Outlets(
+            info,
+            run=resumed.get("run") or self._run,
+            sinks=self._sinks,
+            on_flag=self._on_flag,
+            at=resumed.get("step") if resumed.get("run") else None,
+        )
+        post_mortems = None
+        if outlets.path is not None:
+            inputs = None if prober is None or self._processes.sharded else prober.batch.inputs
+            post_mortems = PostMortems(self._model, outlets.path, inputs, self._unheard, seed=self._seed)
+        return Recorder(info, outlets, post_mortems)
+
+    def _listen(self, step: int, loss: Tensor | float | None) -> None:
+        if self._signals is None:
+            return
+        try:
+            pending = self._signals.take(step, self._seconds, loss)
+        except Exception:  # parameters of a kind that was not thought of must not end the training
+            _LOG.exception("no signals are taken from step %d on; training goes on", step)
+            self._signals.close()
+            self._signals = None
+            return
+        if self._recorder is not None:
+            self._recorder.signal(pending)
+
+    def _probe(self, step: int) -> None:
+        """On every process that takes part; the others only agree when the next one is due."""
+        cost = 0.0
+        if self._prober is not None:
+            sharp = self._sharpness.due(step, self._seconds)
+            with self._unheard():
+                record = self._prober.measure(step, self._began, sharpness=sharp)
+            if sharp:
+                self._sharpness.done(step, self._seconds, 0.0)
+            if record is not None and self._recorder is not None:
+                cost = record.cost
+                self._recorder.probe(record)
+        self._pace.done(step, self._seconds, cost)
+
+    def _counted_on(self, step: int) -> int:
+        if step + self._offset <= self._last:
+            self._offset = self._last + 1 - step
+            _LOG.info("steps begin again at %d: counted on from %d", step, self._last + 1)
+        self._last = step + self._offset
+        return self._last
+
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        """The hooks do not hear what happens within."""
+        if self._signals is None:
+            yield
+            return
+        listener = self._signals.listener
+        listener.muted = True
+        try:
+            yield
+        finally:
+            listener.muted = False
+
+
+def _watcher(root: nn.Module) -> Monitor | None:
+    """The monitor that watches this model, if one does."""
+    known = _watched.get(root)
+    return None if known is None else known()

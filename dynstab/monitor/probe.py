@@ -1,0 +1,162 @@
+"""What is measured every so many steps on a fixed batch: the network, and the sharpness of its loss."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dynstab.capture.capture import one_line, unwrap
+from dynstab.capture.isolate import isolated
+from dynstab.core.errors import ConfigError, DynstabError, InputError
+from dynstab.core.estimate import Estimate
+from dynstab.core.run import Probe
+from dynstab.core.training_dynamics import TrainingDynamics
+from dynstab.estimators.sharpness import SharpnessProbe
+from dynstab.monitor.distributed import Processes
+from dynstab.monitor.network import ProbeBatch, ProbedNetwork, network_of
+from dynstab.monitor.sweeps import Sweeps
+
+_LOG = logging.getLogger("dynstab.monitor")
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+_PRODUCTS = 24
+"""Hessian-vector products of one measurement of the sharpness; a warm start needs a few."""
+
+
+class Prober:
+    """Measures one network on one batch, again and again, and leaves no trace in the training.
+
+    Args:
+        batch: see `ProbeBatch.of`. loss: (model, batch) -> scalar, for the sharpness.
+
+    Attributes:
+        states, steps: of the network, by name.
+
+    Raises:
+        InputError: the model rejects the batch. CaptureError, StateError: it cannot be probed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Any,
+        processes: Processes,
+        *,
+        k: int,
+        inputs: int,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._root, self._processes = model, unwrap(model), processes
+        self._inputs, self._seed = inputs, seed
+        self._network, self.batch = self._captured(batch)
+        self._sweeps = Sweeps(k, seed=seed)
+        with _apart(self._root):
+            network = self._network.at_present()
+            if processes.first:
+                self._sweeps.settle(network)
+        self._sharpness = None
+        if loss is not None:
+            probe_loss = loss
+
+            def on_the_batch(module: nn.Module) -> Tensor:
+                return probe_loss(module, self.batch.batch)
+
+            self._sharpness = SharpnessProbe(
+                self._root, on_the_batch, optimizer, rtol=0.05, budget=_PRODUCTS, seed=seed
+            )
+        self._with_optimizer, self._failed = optimizer is not None, False
+        self.states, self.steps = self._network.states, self._network.steps
+
+    def _captured(self, batch: Any) -> tuple[ProbedNetwork, ProbeBatch]:
+        with _apart(self._root):
+            return network_of(self._model, ProbeBatch.of(batch, self._inputs), self._processes, seed=self._seed)
+
+    def feed(self, batch: Any) -> None:
+        """Probe with another batch from now on; one of other shapes means to capture the network again.
+
+        Raises:
+            InputError: the model rejects the batch, or has other steps on it.
+        """
+        held = ProbeBatch.of(batch, self._inputs)
+        held = (held.alone or held) if len(self.batch.args) < len(held.args) else held
+        if not self._network.feed(held):
+            network, held = self._captured(batch)
+            if (network.states, network.steps) != (self.states, self.steps):
+                raise InputError(
+                    f"a probe on which the network has {len(network.steps)} steps",
+                    expected=f"a batch on which it has the {len(self.steps)} steps that the run began with",
+                )
+            self._network = network
+        self.batch = held
+
+    def measure(self, step: int, started: float, *, sharpness: bool) -> Probe | None:
+        """The record of one probe; None on a process that only takes part. A failure is an outcome.
+
+        Args:
+            started: when the run began, on the clock of `time.perf_counter`.
+        """
+        begun = time.perf_counter()
+        fields = self._read()
+        if fields is None:
+            return None
+        if sharpness and self._sharpness is not None:
+            fields |= self._sharp(self._sharpness)
+        now = time.perf_counter()
+        return Probe(step=step, seconds=now - started, cost=now - begun, **fields)
+
+    def _read(self) -> dict[str, Any] | None:
+        """What the sweeps find; their last act is to read numbers, so that an accelerator's time is counted too."""
+        try:
+            with _apart(self._root):
+                network = self._network.at_present()
+                return vars(self._sweeps.read(network)) if self._processes.first else None
+        except Exception as error:  # an op that other weights make fail must not end the training
+            outcome = str(error) if isinstance(error, DynstabError) else f"the probe failed: {one_line(error)}"
+            if not self._failed:
+                _LOG.warning("nothing is probed for now: %s", outcome)
+            self._failed = True
+            return {"outcome": outcome}
+
+    def _sharp(self, probe: SharpnessProbe) -> dict[str, Any]:
+        try:
+            with _apart(self._root), isolated(self._root):
+                if not self._with_optimizer:
+                    return {"sharpness": probe.eigenvalues()[0]}
+                found: TrainingDynamics = probe.stability()
+        except Exception as error:  # the user's loss, and ops without a second derivative
+            return {"sharpness": Estimate.unmeasured(str(error) or type(error).__name__)}
+        threshold = found.threshold.value
+        return {"sharpness": found.sharpness, "threshold": threshold, "preconditioned": found.preconditioned}
+
+
+@contextmanager
+def _apart(model: nn.Module) -> Iterator[None]:
+    """Random states, the autocast mode and the gradients of the training are what they were."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def checked_loss(loss: Loss | None, processes: Processes) -> Loss | None:
+    """The loss of the sharpness.
+
+    Raises:
+        ConfigError: no process holds the whole model, whose Hessian would be needed.
+    """
+    if loss is not None and processes.sharded:
+        raise ConfigError(
+            "the sharpness of a model under fully_shard, which allows no second derivatives",
+            remedy="leave loss_fn out, or monitor the sharpness of a smaller run",
+        )
+    return loss

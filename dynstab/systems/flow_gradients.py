@@ -1,0 +1,71 @@
+"""The gradient of a solution twice: by the adjoint equation, and through the solver."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynstab.capture.subject import one_line
+from dynstab.linear.runge_kutta import Tensors
+from dynstab.systems.flow_methods import FIXED
+from dynstab.systems.flow_problem import Gradients
+from dynstab.systems.flow_watch import Seen
+
+
+def gradients(seen: Seen) -> Gradients:
+    """Of a random linear form of the last state, to the first state and the field's parameters: by torchdiffeq's
+    adjoint with the model's tolerances, and by autograd through torchdiffeq's solver.
+
+    Raises:
+        RuntimeError: autograd refuses, or the equation cannot be solved backwards.
+    """
+    own = seen.base.parameters() if isinstance(seen.base, nn.Module) else seen.parameters
+    parameters = [parameter for parameter in own if parameter.requires_grad]
+    try:
+        by_adjoint = _gradient(
+            seen, parameters, "odeint_adjoint", seen.adjoint_settings | {"adjoint_params": parameters}
+        )
+    except AssertionError as error:
+        raise RuntimeError(f"the adjoint equation cannot be solved ({one_line(error)})") from error
+    # The first step would otherwise be chosen by the state, and carry a gradient of its own.
+    held = {} if seen.method in FIXED or seen.first is None else {"first_step": seen.first}
+    return by_adjoint, _gradient(seen, parameters, "odeint", {}, held)
+
+
+def _gradient(
+    seen: Seen, parameters: list[Tensor], solver: str, settings: Mapping[str, Any], options: Mapping[str, Any] = {}
+) -> list[Tensor]:
+    with torch.enable_grad():
+        first = tuple(tensor.clone().requires_grad_() for tensor in seen.tensors(seen.initial))
+        answer = getattr(importlib.import_module("torchdiffeq"), solver)(
+            seen.base,
+            first[0] if seen.shapes is None else first,
+            seen.times,
+            rtol=seen.settings["rtol"],
+            atol=seen.settings["atol"],
+            method=seen.method,
+            options={**_options(seen), **options},
+            **settings,
+        )
+        last = [part[-1] for part in ((answer,) if isinstance(answer, Tensor) else answer)]
+        form = torch.stack([(part * cotangent).sum() for part, cotangent in zip(last, draw(last), strict=True)]).sum()
+        found = torch.autograd.grad(form, [*first, *parameters], allow_unused=True, materialize_grads=True)
+        return [gradient.detach() for gradient in found]
+
+
+def draw(tensors: Sequence[Tensor]) -> Tensors:
+    """The random linear form whose gradients are compared, as cotangents of these shapes."""
+    generator = torch.Generator().manual_seed(4)
+    return tuple(torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in tensors)
+
+
+def _options(seen: Seen) -> dict[str, Any]:
+    """The options that the model gave, in the model's own sense of time."""
+    own = {k: v for k, v in seen.settings.items() if k not in ("rtol", "atol", "norm")}
+    if seen.backwards:
+        own = {k: -torch.as_tensor(v) if k in ("step_t", "jump_t") else v for k, v in own.items()}
+    return own
