@@ -73,7 +73,8 @@ def solves_equations(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[s
     try:
         subject = Subject(unwrap(module), args, kwargs)
         with running(subject), watching(watch):
-            subject.forward(list(subject.parameters.values()), subject.inputs)
-    except (Exception, Enough):  # what forward raises is for whoever analyses it to say
+            # A forward that writes into its inputs must not find the user's.
+            subject.forward(list(subject.parameters.values()), [tensor.clone() for tensor in subject.inputs])
+    except (Exception, SystemExit, Enough):  # what forward raises is for whoever analyses it to say
         pass
     return bool(watch.seen)

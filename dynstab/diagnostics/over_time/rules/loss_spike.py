@@ -10,6 +10,7 @@ from dynstab.diagnostics.over_time.case import RunCase
 from dynstab.diagnostics.over_time.history import History
 from dynstab.diagnostics.over_time.jumps import SMALLEST_SCATTER, WARM_UP
 from dynstab.diagnostics.over_time.rule import RuleOverTime
+from dynstab.diagnostics.over_time.series import RECENT
 from dynstab.diagnostics.rule import Finding, document
 from dynstab.diagnostics.words import number
 
@@ -29,7 +30,10 @@ def find(history: History) -> Finding | None:
         return None
     usual, scatter = (float(each[0]) for each in history.loss.usual())
     lowest, recent = history.lowest_loss, history.recent_loss
-    if lowest > 0 and recent > DOUBLED * lowest:
+    # Near zero the losses of single batches double by chance: the bulk of the ten must have risen, beyond their scatter.
+    middle = float(history.loss.recent()[0])
+    beyond = middle - usual > DEVIATIONS * scatter / math.sqrt(RECENT)
+    if lowest > 0 and min(recent, middle) > DOUBLED * lowest and beyond:
         return _diverged(signal, recent, lowest)
     # One bad batch is no spike of the weights: two in a row are.
     least = float(history.loss.rows[-2:].min())
@@ -77,16 +81,17 @@ RULE = RuleOverTime(
     documentation=document(
         what_it_flags="""
             Two losses in a row above twice the median of the last 128 and more than eight standard deviations
-            beyond it (by the median absolute deviation). It is an error once the mean of the last ten losses is
-            twice the lowest such mean of the run.
+            beyond it (by the median absolute deviation). It is an error once the last ten losses, in the mean and
+            in the median, are twice the lowest such mean of the run, and their median lies eight standard errors
+            beyond the usual.
             """,
         why_it_matters="""
             Most spikes pass, at the price of the steps that they undo; some never do. What matters is what came
             before: the other rules over time name it.
             """,
         known_problems="""
-            A curriculum, a change of the data or of the loss's weights looks like a spike. Losses that fall
-            close to zero double by chance.
+            A curriculum, a change of the data or of the loss's weights looks like a spike. Losses
+            whose scatter is not stationary may double by chance.
             """,
         example="""
             A language model whose loss jumps from 2.4 to 7 after a stretch of small gradients, and recovers over a
