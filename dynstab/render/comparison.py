@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from string import ascii_uppercase
 
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from dynstab.core.comparison import Comparison, Difference, FlagPresence
 from dynstab.render.ink import Ink, printable
 from dynstab.render.numbers import MISSING, estimate, number, plural
-from dynstab.render.page import Page, heading, line, wrapped
+from dynstab.render.page import Page, RichPage, heading, line, plain_text, wrapped
 from dynstab.render.sections.verdict import subject
 from dynstab.render.table import QUANTITIES
 
@@ -37,29 +34,14 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class ComparisonPage:
-    """What rich prints of a comparison."""
-
-    comparison: Comparison
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        ink = Ink(width=options.max_width, ascii=Ink.of(console).ascii)
-        for each in page(self.comparison, ink):
-            each.rstrip()
-            each.end = "\n"
-            yield each
-
-
-def comparison_page(comparison: Comparison) -> ComparisonPage:
+def comparison_page(comparison: Comparison) -> RichPage:
     """A rich renderable that takes the console's width, colours and encoding."""
-    return ComparisonPage(comparison)
+    return RichPage(lambda ink: page(comparison, ink))
 
 
 def comparison_text(comparison: Comparison, *, width: int = 100) -> str:
     """The page as plain text, without colour."""
-    ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
-    return "".join(each.plain.rstrip() + "\n" for each in page(comparison, ink))
+    return plain_text(lambda ink: page(comparison, ink), width=width)
 
 
 def page(comparison: Comparison, ink: Ink) -> Page:

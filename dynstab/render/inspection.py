@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from dynstab.core.inspection import Inspection
 from dynstab.core.report import StepInfo
 from dynstab.render.ink import Ink
 from dynstab.render.numbers import count, duration, number, size
-from dynstab.render.page import Page, heading, line, pairs, wrapped
+from dynstab.render.page import Page, RichPage, heading, line, pairs, plain_text, wrapped
 from dynstab.render.sections.provenance import capture, checks
 from dynstab.render.sections.verdict import NOTHING, described
 
@@ -21,29 +16,14 @@ LONGEST_NAME = 60
 _HEADINGS = ("step", "kind", "state after it", "entries", "parameters")
 
 
-@dataclass(frozen=True)
-class InspectionPage:
-    """What rich prints of an inspection."""
-
-    inspection: Inspection
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        ink = Ink(width=options.max_width, ascii=Ink.of(console).ascii)
-        for each in page(self.inspection, ink):
-            each.rstrip()
-            each.end = "\n"
-            yield each
-
-
-def inspection_page(inspection: Inspection) -> InspectionPage:
+def inspection_page(inspection: Inspection) -> RichPage:
     """A rich renderable that takes the console's width, colours and encoding."""
-    return InspectionPage(inspection)
+    return RichPage(lambda ink: page(inspection, ink))
 
 
 def inspection_text(inspection: Inspection, *, width: int = 100) -> str:
     """The page as plain text, without colour."""
-    ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
-    return "".join(each.plain.rstrip() + "\n" for each in page(inspection, ink))
+    return plain_text(lambda ink: page(inspection, ink), width=width)
 
 
 def page(inspection: Inspection, ink: Ink) -> Page:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len, chop_cells
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from dynstab.core.flag import Severity
@@ -14,6 +17,25 @@ Page = list[Text]
 
 SEVERITY_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 SEVERITY_MARKS = {Severity.ERROR: "✖", Severity.WARNING: "▲", Severity.INFO: "●"}
+
+
+@dataclass(frozen=True)
+class RichPage:
+    """A page that rich prints in the console's width and encoding."""
+
+    write: Callable[[Ink], Page]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for each in self.write(Ink(width=options.max_width, ascii=Ink.of(console).ascii)):
+            each.rstrip()
+            each.end = "\n"
+            yield each
+
+
+def plain_text(write: Callable[[Ink], Page], *, width: int) -> str:
+    """A page without colour."""
+    ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
+    return "".join(each.plain.rstrip() + "\n" for each in write(ink))
 
 
 def line(*parts: Text | str) -> Text:

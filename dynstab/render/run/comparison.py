@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from string import ascii_uppercase
 
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from dynstab.core.comparison import Difference
@@ -17,7 +14,7 @@ from dynstab.core.run_series import PROBE_NUMBERS, SIGNAL_NUMBERS
 from dynstab.render.comparison import MARKS, change, state
 from dynstab.render.ink import Ink, printable
 from dynstab.render.numbers import estimate, plural
-from dynstab.render.page import Page, heading, line, wrapped
+from dynstab.render.page import Page, RichPage, heading, line, plain_text, wrapped
 from dynstab.render.run.words import beginning, course, kind, subject
 
 MOST = 20
@@ -29,29 +26,14 @@ LEGEND = (
 WORDS = {name: words for name, words, *_ in (*SIGNAL_NUMBERS, *PROBE_NUMBERS)}
 
 
-@dataclass(frozen=True)
-class RunComparisonPage:
-    """What rich prints of a comparison of runs."""
-
-    comparison: RunComparison
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        ink = Ink(width=options.max_width, ascii=Ink.of(console).ascii)
-        for each in page(self.comparison, ink):
-            each.rstrip()
-            each.end = "\n"
-            yield each
-
-
-def comparison_page(comparison: RunComparison) -> RunComparisonPage:
+def comparison_page(comparison: RunComparison) -> RichPage:
     """A rich renderable that takes the console's width, colours and encoding."""
-    return RunComparisonPage(comparison)
+    return RichPage(lambda ink: page(comparison, ink))
 
 
 def comparison_text(comparison: RunComparison, *, width: int = 100) -> str:
     """The page as plain text, without colour."""
-    ink = Ink.of(Console(file=io.StringIO(), width=width, _environ={}))
-    return "".join(each.plain.rstrip() + "\n" for each in page(comparison, ink))
+    return plain_text(lambda ink: page(comparison, ink), width=width)
 
 
 def page(comparison: RunComparison, ink: Ink) -> Page:

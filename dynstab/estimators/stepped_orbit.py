@@ -1,0 +1,145 @@
+"""An orbit made of steps x -> f(x, context): its state and its tangents come together, step by step or in stretches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dynstab.core.errors import CaptureError, InputError
+from dynstab.estimators.qr import Stretch
+from dynstab.linear.compiled_steps import CompiledSteps
+from dynstab.linear.layout import Layout
+from dynstab.linear.operator import JacobianOperator
+from dynstab.linear.tangent_program import TangentProgram
+
+Context = tuple[Tensor, ...]
+
+
+class SteppedOrbit(ABC):
+    """One step after another, each made of one substep or several, x -> f(x, *context).
+
+    Attributes:
+        stretch: steps that are compiled into one; 1 where none are, see `compile`.
+        visited: the states of the last step or stretch, without the one that it began at.
+    """
+
+    time_step: float
+    unit: str
+
+    def __init__(self, step: Callable[..., Tensor], state: Tensor) -> None:
+        self._step, self._state = step, state.detach().clone()
+        self.visited: Sequence[Tensor] = ()
+        self.stretch = 1
+        self._pending: OrbitStep | None = None
+        self._programs: dict[int, TangentProgram | None] = {}
+        self._compiled: CompiledSteps | None = None
+
+    @property
+    def state(self) -> Tensor:
+        """The last one. A step that was linearised and not pushed yet is taken first."""
+        if self._pending is not None:
+            self._arrive((self._taken(self._state, self._pending.contexts),), self._pending.steps)
+        return self._state
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """One step on, without tangents."""
+        self._arrive((self._taken(self.state, self._contexts(1)),), 1)
+
+    def linearised(self, steps: int = 1) -> JacobianOperator:
+        """The next step, or all of a stretch; the state moves on when it is pushed."""
+        self._pending = OrbitStep(self, self.state, self._contexts(steps), steps)
+        return self._pending
+
+    def compile(self, steps: int, k: int) -> None:
+        """Compile so many steps with k tangents into one stretch.
+
+        Raises:
+            ConfigError: they cannot be compiled.
+        """
+        self.stretch = steps
+        if steps > 1:
+            self._compiled = CompiledSteps(self._step, self.state, self._contexts(steps), k)
+
+    @torch.no_grad()
+    def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:
+        """(k, *shape) tangents through a step of this orbit."""
+        x, passed = step.before, []
+        if step.steps > 1 and self._compiled is not None:
+            passed, tangents = self._compiled(x, step.contexts, tangents)
+        else:
+            for context in step.contexts:
+                x, tangents = self._pushed(x, context, tangents)
+                passed.append(x)
+        step.states = (step.before, *passed)
+        if step is self._pending:
+            self._arrive(passed if step.steps > 1 else passed[-1:], step.steps)
+        return tangents
+
+    @torch.no_grad()
+    def pull(self, step: OrbitStep, cotangents: Tensor) -> Tensor:
+        """(k, *shape) cotangents back through a step of this orbit."""
+        operators, x = [], step.before
+        for context in step.contexts:
+            x, operator = self._operator(x, context)
+            operators.append(operator)
+        for operator in reversed(operators):
+            cotangents = operator.pull(cotangents)
+        return cotangents
+
+    @abstractmethod
+    def _contexts(self, steps: int) -> list[Context]:
+        """Of the substeps that the next steps are made of; one for each step where `steps` is not 1."""
+
+    @abstractmethod
+    def _operator(self, x: Tensor, context: Context) -> tuple[Tensor, JacobianOperator]:
+        """f(x, *context) and the Jacobian there, where there is no straight line of calls for them."""
+
+    def _arrive(self, states: Sequence[Tensor], steps: int) -> None:
+        """Move on to the last of the states."""
+        self.visited, self._state, self._pending = states, states[-1], None
+
+    def _pushed(self, x: Tensor, context: Context, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        program = self._program((x, *context), tangents.shape[0])
+        if program is not None:
+            return program(x, *context, tangents)
+        after, operator = self._operator(x, context)
+        return after, operator.push(tangents)
+
+    def _program(self, example: tuple[Tensor, ...], k: int) -> TangentProgram | None:
+        if k not in self._programs:
+            try:
+                self._programs[k] = TangentProgram(self._step, example, k)
+            except (CaptureError, InputError):  # a step that branches on values, say
+                self._programs[k] = None
+        return self._programs[k]
+
+    @torch.no_grad()
+    def _taken(self, x: Tensor, contexts: list[Context]) -> Tensor:
+        for context in contexts:
+            x = self._step(x, *context)
+        return x.detach()
+
+
+class OrbitStep(Stretch):
+    """A step of an orbit from `before`, or a stretch of them, linearised when it is pushed."""
+
+    def __init__(self, orbit: SteppedOrbit, before: Tensor, contexts: list[Context], steps: int) -> None:
+        layout = Layout(shapes=(before.shape,))
+        super().__init__(layout, layout, before.dtype, before.device)
+        self.before, self.contexts, self.steps = before, contexts, steps
+        self.states: Sequence[Tensor] = ()
+        self._orbit = orbit
+
+    def parts(self) -> list[JacobianOperator]:
+        pairs = zip(self.states, self.contexts, strict=False)
+        return [OrbitStep(self._orbit, before, [context], 1) for before, context in pairs]
+
+    def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self._orbit.push(self, tangents[0]),)
+
+    def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self._orbit.pull(self, cotangents[0]),)
