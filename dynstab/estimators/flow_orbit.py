@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from dynstab.core.errors import CaptureError, ConfigError, InputError
+from dynstab.core.errors import ConfigError, InputError
+from dynstab.estimators.stepped_orbit import Context, SteppedOrbit
 from dynstab.linear.adaptive import StepControl
 from dynstab.linear.family import MapFamily
-from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
 from dynstab.linear.runge_kutta import METHODS, runge_kutta_step, stage_times
-from dynstab.linear.tangent_program import TangentProgram
 
 VectorField = Callable[[Tensor, Tensor], Tensor]
-Substep = tuple[Tensor, Tensor]
-"""Times of the stages, and the length."""
 
 _RTOL, _ATOL = 1e-8, 1e-10
 _MOST_SUBSTEPS = 1000
 
 
-class FlowOrbit:
+class FlowOrbit(SteppedOrbit):
     """x' = f(t, x), one step of length `time_step` after another.
 
     euler, midpoint and rk4 take `time_step` at once. dopri5 takes as many steps inside it as keep the error
@@ -42,88 +39,41 @@ class FlowOrbit:
 
     def __init__(self, field: VectorField, state: Tensor, *, dt: float, method: str, start: float = 0.0) -> None:
         _check(field, state, method)
+        super().__init__(self._solver_step, state)
         self.time_step, self.time, self.failure = dt, start, ""
-        self._field, self._tableau, self._state = field, METHODS[method], state.detach().clone()
-        self._pending: _OrbitStep | None = None
+        self._field, self._tableau = field, METHODS[method]
         slack = 1.0 if state.dtype == torch.float64 else 100.0
         self._control = StepControl(self._tableau, slack * _RTOL, slack * _ATOL, step=dt, most=_MOST_SUBSTEPS)
-        self._programs: dict[int, TangentProgram | None] = {}
-        self._family = MapFamily(lambda x, p: (self._step(x[0], *p),))
+        self._family = MapFamily(lambda x, p: (self._solver_step(x[0], *p),))
 
-    @property
-    def state(self) -> Tensor:
-        """The last one. A step that was linearised and not pushed yet is taken first."""
-        if self._pending is not None:
-            self._arrive(self._taken(self._state, self._pending.substeps))
-        return self._state
+    def compile(self, steps: int, k: int) -> None:
+        if self._tableau.error:
+            raise ConfigError(
+                f"compile=True with method={self._tableau.name!r}",
+                expected="steps of one length",
+                remedy="compile serves rk4, midpoint and euler",
+            )
+        super().compile(steps, k)
 
-    @torch.no_grad()
-    def advance(self) -> None:
-        self._arrive(self._taken(self.state, self._substeps()))
+    def _arrive(self, states: Sequence[Tensor], steps: int) -> None:
+        super()._arrive(states, steps)
+        self.time += steps * self.time_step
 
-    def linearised(self) -> JacobianOperator:
-        """The next step; the state moves on when it is pushed, for state and tangents come together."""
-        self._pending = _OrbitStep(self, self.state, self._substeps())
-        return self._pending
+    def _operator(self, x: Tensor, context: Context) -> tuple[Tensor, JacobianOperator]:
+        (after,), operator = self._family((x,), context)
+        return after, operator
 
-    @torch.no_grad()
-    def push(self, step: _OrbitStep, tangents: Tensor) -> Tensor:
-        """(k, *shape) tangents through a step of this orbit."""
-        x = step.before
-        for times, length in step.substeps:
-            program = self._program(tangents.shape[0], (x, times, length))
-            if program is not None:
-                x, tangents = program(x, times, length, tangents)
-            else:
-                (x,), operator = self._family_at(x, times, length)
-                tangents = operator.push(tangents)
-        if step is self._pending:
-            self._arrive(x)
-        return tangents
-
-    @torch.no_grad()
-    def pull(self, step: _OrbitStep, cotangents: Tensor) -> Tensor:
-        """(k, *shape) cotangents back through a step of this orbit."""
-        operators, x = [], step.before
-        for times, length in step.substeps:
-            (x,), operator = self._family_at(x, times, length)
-            operators.append(operator)
-        for operator in reversed(operators):
-            cotangents = operator.pull(cotangents)
-        return cotangents
-
-    def _arrive(self, state: Tensor) -> None:
-        self._state, self._pending = state, None
-        self.time += self.time_step
-
-    def _family_at(self, x: Tensor, times: Tensor, length: Tensor) -> tuple[tuple[Tensor, ...], JacobianOperator]:
-        return self._family((x,), (times, length))
-
-    def _program(self, k: int, example: tuple[Tensor, ...]) -> TangentProgram | None:
-        if k not in self._programs:
-            try:
-                self._programs[k] = TangentProgram(self._step, example, k)
-            except (CaptureError, InputError):  # a field that branches on values, say
-                self._programs[k] = None
-        return self._programs[k]
-
-    @torch.no_grad()
-    def _taken(self, x: Tensor, substeps: list[Substep]) -> Tensor:
-        for times, length in substeps:
-            x = self._step(x, times, length)
-        return x
-
-    def _step(self, x: Tensor, times: Tensor, length: Tensor) -> Tensor:
+    def _solver_step(self, x: Tensor, times: Tensor, length: Tensor) -> Tensor:
         step = length if self._tableau.error else self.time_step
         return runge_kutta_step(self._fields, self._tableau, (x,), times, step)[0]
 
     def _fields(self, time: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self._field(time, x[0]),)
 
-    def _substeps(self) -> list[Substep]:
-        """The solver's steps that make up the next one; a single one to NaN where there is no going on."""
+    def _contexts(self, steps: int) -> list[Context]:
+        """Times of the stages and the length of each of the solver's steps; NaN where there is no going on."""
         if not self._tableau.error:
-            return [self._numbers(self.time, self.time_step)]
+            return [self._numbers(self.time + i * self.time_step, self.time_step) for i in range(steps)]
         attempts = self._control.attempts(self._fields, (self._state,), self.time, self.time + self.time_step)
         found = [self._numbers(each.start, each.step) for each in attempts if each.accepted]
         if self._control.failure:
@@ -131,24 +81,9 @@ class FlowOrbit:
             return [self._numbers(math.nan, math.nan)]
         return found
 
-    def _numbers(self, start: float, length: float) -> Substep:
+    def _numbers(self, start: float, length: float) -> Context:
         like = self._state.new_tensor
         return like(stage_times(self._tableau, start, length)), like(length)
-
-
-class _OrbitStep(JacobianOperator):
-    """One step of an orbit from `before`, linearised when it is pushed."""
-
-    def __init__(self, orbit: FlowOrbit, before: Tensor, substeps: list[Substep]) -> None:
-        layout = Layout(shapes=(before.shape,))
-        super().__init__(layout, layout, before.dtype, before.device)
-        self._orbit, self.before, self.substeps = orbit, before, substeps
-
-    def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self._orbit.push(self, tangents[0]),)
-
-    def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self._orbit.pull(self, cotangents[0]),)
 
 
 def _check(field: VectorField, state: Tensor, method: str) -> None:

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dynstab.core.errors import InputError
+from dynstab.estimators.stepped_orbit import Context, SteppedOrbit
 from dynstab.linear.linearizer import Linearizer
-from dynstab.linear.operator import LinearOperator
+from dynstab.linear.operator import JacobianOperator
 
 _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
 
 
-class Orbit(Protocol):
-    """What exponents are measured along; a flow's solver steps are another one."""
-
-    time_step: float
-    unit: str
-
-    @property
-    def state(self) -> Tensor:
-        """The last one."""
-        ...
-
-    def advance(self) -> None:
-        """One step on, without tangents."""
-
-    def linearised(self) -> LinearOperator:
-        """One step on, with the Jacobian of that step."""
-        ...
-
-
-class MapOrbit:
+class MapOrbit(SteppedOrbit):
     """x -> step(x).
 
     Raises:
@@ -48,9 +30,10 @@ class MapOrbit:
         if not isinstance(state, Tensor) or not state.is_floating_point():
             got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
             raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
-        self.step, self.state = step, state.detach().clone()
+        super().__init__(step, state)
         self._linearizer: Linearizer | None = None
-        after = self._next()
+        with torch.no_grad():
+            after = step(self._state)
         if not isinstance(after, Tensor) or after.shape != state.shape or after.dtype != state.dtype:
             got = f"{tuple(after.shape)} {after.dtype}" if isinstance(after, Tensor) else type(after).__name__
             raise InputError(
@@ -58,22 +41,15 @@ class MapOrbit:
                 expected="a map from states to states of the same shape and dtype",
             )
 
-    def advance(self) -> None:
-        self.state = self._next().detach()
+    def _contexts(self, steps: int) -> list[Context]:
+        return [()] * steps
 
-    def linearised(self) -> LinearOperator:
-        # Parameters that require gradients would make autograd record every call of the step.
-        with torch.no_grad():
-            if self._linearizer is None:
-                self._linearizer = Linearizer(self.step, self.state)
-            after, operator = self._linearizer(self.state)
+    def _operator(self, x: Tensor, context: Context) -> tuple[Tensor, JacobianOperator]:
+        if self._linearizer is None:
+            self._linearizer = Linearizer(self._step, x)
+        after, operator = self._linearizer(x)
         assert isinstance(after, Tensor)
-        self.state = after
-        return operator
-
-    def _next(self) -> Tensor:
-        with torch.no_grad():
-            return self.step(self.state)
+        return after, operator
 
 
 class PackedStep:
@@ -133,17 +109,29 @@ class Recurrence:
         self._anchor, self._anchor_step, self._power = state, 0, 1
         self._first, self._before, self._last = state, state, state
 
-    def see(self, state: Tensor) -> bool:
-        """Take note of the next state; False where there is no going on."""
-        self.steps += 1
-        self._before, self._last = self._last, state
+    def see(self, states: Sequence[Tensor]) -> bool:
+        """Take note of the states that come next; False where there is no going on."""
+        if len(states) > 1 and self.period is None and bool(states[-1].isfinite().all()):
+            # Of a stretch the last state: a cycle is found there too, some rounds later, and counted then.
+            if not torch.equal(states[-1], self._anchor):
+                self._note(states)
+                return True
+        return all(self._see(state) for state in states)
+
+    def _note(self, states: Sequence[Tensor]) -> None:
+        self.steps += len(states)
+        self._before, self._last = (self._last, *states)[-2:]
+        if self.steps - self._anchor_step >= self._power:
+            self._anchor, self._anchor_step, self._power = states[-1], self.steps, 2 * self._power
+
+    def _see(self, state: Tensor) -> bool:
         if not bool(state.isfinite().all()):
-            self.diverged = self.steps
+            self.steps += 1
+            self._before, self._last, self.diverged = self._last, state, self.steps
             return False
         if self.period is None and torch.equal(state, self._anchor):
-            self.period = self.steps - self._anchor_step
-        if self.steps - self._anchor_step == self._power:
-            self._anchor, self._anchor_step, self._power = state, self.steps, 2 * self._power
+            self.period = self.steps + 1 - self._anchor_step
+        self._note((state,))
         return True
 
     def outcome(self, leading: float) -> str | None:

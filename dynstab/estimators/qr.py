@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, log
@@ -27,9 +28,23 @@ from dynstab.estimators.adapters import workable
 from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.ranked_qr import RankedQR, ranked_qr
 from dynstab.estimators.result import Result, blank
-from dynstab.linear.operator import LinearOperator
+from dynstab.linear.operator import JacobianOperator, LinearOperator
 
 LONGEST_INTERVAL = 100
+
+
+class Stretch(JacobianOperator):
+    """One step of a chain, or several in one operator.
+
+    Attributes:
+        steps: how many.
+    """
+
+    steps: int
+
+    @abstractmethod
+    def parts(self) -> Sequence[LinearOperator]:
+        """The single steps, once the stretch was pushed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,20 +130,28 @@ class FrameWalk:
         self.floor = self.floor or 16 * torch.finfo(self.frame.dtype).eps
         self.rate, self.memory = 0.0, 0
         self.pending: list[LinearOperator] = []
+        self.pending_steps = 0
         self.columns = self.frame
         self.lost = torch.zeros(self.frame.shape[0], self.width, dtype=torch.bool, device=self.frame.device)
 
+    @property
+    def room(self) -> int:
+        """Steps until the next factorisation."""
+        return self.interval - self.pending_steps
+
     def push(self, operator: LinearOperator) -> None:
-        """One more step; factorises where the interval ends."""
+        """One more step, or a stretch of them; factorises where the interval ends."""
+        steps = operator.steps if isinstance(operator, Stretch) else 1
         self.columns = operator.matmat(self.columns.to(operator.dtype)).to(self.frame.dtype)
-        self.products += self.columns.shape[2]
+        self.products += steps * self.columns.shape[2]
         self.pending.append(operator)
-        if len(self.pending) >= self.interval:
+        self.pending_steps += steps
+        if self.room <= 0:
             self.factorise()
 
     def factorise(self) -> None:
         """Close the interval now."""
-        steps = len(self.pending)
+        steps = self.pending_steps
         if not steps:
             return
         found = ranked_qr(self.columns, self.lost, self.floor)
@@ -166,17 +189,19 @@ class FrameWalk:
 
     def _walk_again(self) -> None:
         """The prediction failed: factorise after each step of the interval."""
-        self.columns, again, self.pending = self.frame, self.pending, []
+        self.columns, again = self.frame, self.pending
+        self.pending, self.pending_steps = [], 0
         for operator in again:
-            self.interval = 1
-            self.push(operator)
+            for step in operator.parts() if isinstance(operator, Stretch) else [operator]:
+                self.interval = 1
+                self.push(step)
 
     def _record(self, found: RankedQR, steps: int) -> None:
         missing = self.width - found.logs.shape[1]
         self.logs.append(torch.nn.functional.pad(found.logs, (0, missing), value=-torch.inf))
         self.lengths.append(steps)
         self.frame = self.columns = found.q
-        self.lost, self.pending = found.lost, []
+        self.lost, self.pending, self.pending_steps = found.lost, [], 0
         if self.keep_factors:
             self.factors.append(found.r)
             self.memory += found.r.nbytes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dynstab.core.errors import CaptureError, InputError
+from dynstab.core.errors import CaptureError, ConfigError, InputError
 from dynstab.estimators.qr import Stretch
 from dynstab.linear.compiled_steps import CompiledSteps
 from dynstab.linear.layout import Layout
@@ -22,7 +22,7 @@ class SteppedOrbit(ABC):
     """One step after another, each made of one substep or several, x -> f(x, *context).
 
     Attributes:
-        stretch: steps that are compiled into one; 1 where none are, see `compile`.
+        stretch: steps that are compiled into one, see `compile`; 1 where that does not pay, 0 before.
         visited: the states of the last step or stretch, without the one that it began at.
     """
 
@@ -32,7 +32,7 @@ class SteppedOrbit(ABC):
     def __init__(self, step: Callable[..., Tensor], state: Tensor) -> None:
         self._step, self._state = step, state.detach().clone()
         self.visited: Sequence[Tensor] = ()
-        self.stretch = 1
+        self.stretch = 0
         self._pending: OrbitStep | None = None
         self._programs: dict[int, TangentProgram | None] = {}
         self._compiled: CompiledSteps | None = None
@@ -60,9 +60,16 @@ class SteppedOrbit(ABC):
         Raises:
             ConfigError: they cannot be compiled.
         """
-        self.stretch = steps
+        state, contexts = self.state, self._contexts(steps)
+        if self._program((state, *contexts[0]), k) is None:
+            raise ConfigError(
+                "compile=True: the step branches on values, or cannot be captured",
+                expected="a step of torch operations alone",
+                remedy="write the branch with torch.where, or leave compile out",
+            )
         if steps > 1:
-            self._compiled = CompiledSteps(self._step, self.state, self._contexts(steps), k)
+            self._compiled = CompiledSteps(self._step, state, contexts, k)
+        self.stretch = steps
 
     @torch.no_grad()
     def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class TangentProgram:
         tangents = torch.randn(k, *example[0].shape, generator=torch.Generator().manual_seed(0)).to(example[0])
         self._run = straight_line(self._both, (*example, tangents))
         for point in _around(example[0]):
-            self._compare((point, *example[1:], tangents), self._run(point, *example[1:], tangents))
+            if self._defined(point, *example[1:]):
+                self._compare((point, *example[1:], tangents), self._run(point, *example[1:], tangents))
 
     @torch.no_grad()
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +59,14 @@ class TangentProgram:
         values = self._evaluate([*self._parameters, *arguments[:-1]])
         tape = Tape(self._evaluate.nodes, self._source, self._target, values)
         return tape.target_values[0], tape.push((arguments[-1],))[0]
+
+    @torch.no_grad()
+    def _defined(self, *arguments: Tensor) -> bool:
+        """Whether a point lies in f's domain; what f raises outside of it is f's own affair."""
+        try:
+            return isinstance(self._f(*arguments), Tensor)
+        except Exception:
+            return False
 
     @torch.no_grad()
     def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:

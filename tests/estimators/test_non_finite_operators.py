@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dynstab.estimators import bounds, dense, finite_time, hutchinson, lanczos, non_normality
+from dynstab.estimators import dense, finite_time, hutchinson, lanczos, non_normality
 from dynstab.estimators.arnoldi import outer_eigenvalues
 from dynstab.estimators.golub_kahan import largest_singular_values, smallest_singular_values
 from dynstab.estimators.product_qr import log_singular_values
@@ -27,8 +27,6 @@ ESTIMATORS: dict[str, Estimator] = {
     "abscissa": lambda a: outer_eigenvalues(DenseOperator(a)).spectral_abscissa(),
     "frobenius": lambda a: hutchinson.frobenius_squared(DenseOperator(a)),
     "trace": lambda a: hutchinson.trace(DenseOperator(a)),
-    "randomized bound": lambda a: bounds.randomized_norm_bound(DenseOperator(a)),
-    "gram": bounds.gram_iteration,
     "dense values": lambda a: dense.dense_spectrum(a).singular_values,
     "dense nullity": lambda a: dense.dense_spectrum(a).nullity,
     "dense eigenvalues": dense.eigenvalues,

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from dynstab.core.estimate import CONVERGED, Label
 from dynstab.estimators import dense
-from dynstab.estimators.density import spectral_density
 from dynstab.estimators.lanczos import logarithmic_norm, symmetric_extremes
 from dynstab.linear.operator import DenseOperator
 
@@ -55,27 +54,3 @@ def test_antisymmetric_field_has_logarithmic_norm_zero() -> None:
 def test_rectangular_operator_has_no_symmetric_part() -> None:
     with pytest.raises(ValueError, match="square"):
         symmetric_extremes(DenseOperator(gaussian(1, 3, 4)))
-
-
-def test_density_of_a_wigner_matrix_is_the_semicircle() -> None:
-    matrix = gaussian(1, 800, 800) / 800**0.5  # symmetric part: a semicircle of radius sqrt(2)
-    found = spectral_density(DenseOperator(matrix), probes=4)
-    points = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0], dtype=torch.float64)
-    x = points / 2**0.5
-    semicircle = 0.5 + (x * (1 - x**2).sqrt() + x.asin()) / torch.pi
-    torch.testing.assert_close(found.cumulative(points)[0], semicircle, rtol=0, atol=0.05)
-    torch.testing.assert_close(found.weights.sum(dim=2), torch.ones(1, 4, dtype=torch.float64))
-
-
-def test_density_of_the_gram_matrix_has_its_trace() -> None:
-    matrix = gaussian(2, 50, 30)
-    found = spectral_density(DenseOperator(matrix), gram=True, probes=400)
-    trace = found.dimension * (found.weights * found.nodes).sum(dim=2).mean(dim=1)
-    torch.testing.assert_close(trace, matrix.square().sum(dim=(1, 2)), rtol=0.03, atol=0)
-
-
-def test_density_with_few_distinct_eigenvalues_is_exact() -> None:
-    matrix = torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0], dtype=torch.float64))
-    found = spectral_density(DenseOperator(matrix), steps=4, probes=2)
-    carried = found.nodes[found.weights > 1e-12]
-    assert bool(((carried - 1).abs().minimum((carried - 2).abs()) < 1e-10).all())

@@ -1,0 +1,77 @@
+"""What `lyapunov_spectrum` gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynstab.estimators.product_qr import log_singular_values
+
+_ACCURACY = 1e-4  # of finite-time exponents, nat per step at the worst
+
+
+class Propagator:
+    """The R factors of a walk over `steps` steps of length `time_step`, and the exponents of their product.
+
+    Args:
+        factors: (1, k', k) each, in the order in which they act; none where they were not kept.
+        k: exponents wanted.
+    """
+
+    def __init__(self, factors: tuple[Tensor, ...], *, k: int, steps: int, time_step: float) -> None:
+        self._factors, self._k, self._steps, self._time_step = factors, k, steps, time_step
+
+    @cached_property
+    def exponents(self) -> Tensor:
+        """(k,) float64, per unit of time, descending; NaN without factors. They are let go then."""
+        factors, self._factors = self._factors, ()
+        if not factors:
+            return torch.full((self._k,), torch.nan, dtype=torch.float64)
+        # Close pairs inside a wide spectrum take many passes for digits that the orbit's fluctuations drown.
+        logs = log_singular_values([factor.cpu() for factor in factors], tolerance=_ACCURACY * self._steps)
+        found = torch.nn.functional.pad(logs.values[0], (0, self._k - logs.values.shape[1]), value=-torch.inf)
+        return found / (self._steps * self._time_step)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LyapunovSpectrum:
+    """Exponents of an orbit, descending, in `unit`.
+
+    Attributes:
+        qr: (k,) float64, (1/L) sum ln R_ii (Benettin et al. 1980).
+        errors: (k,) standard errors of `qr` by batch means; NaN for a single factorisation.
+        sum: of all exponents, (1/L) ln |det|; NaN where fewer were asked for.
+        kaplan_yorke_dimension: NaN where it lies beyond the exponents asked for.
+        entropy: the sum of the positive exponents.
+        state: the last one. steps: how many were measured.
+        outcome: "converged", or what became of the orbit. Where it diverged, all numbers are NaN.
+        products: Jacobian-vector products spent.
+        propagator: what `finite_time` is worked out from; holds the R factors until it is read.
+    """
+
+    qr: Tensor
+    errors: Tensor
+    sum: float
+    kaplan_yorke_dimension: float
+    entropy: float
+    state: Any
+    steps: int
+    outcome: str
+    products: int
+    method: str
+    unit: str = "nat/step"
+    propagator: Propagator = field(repr=False)
+
+    @property
+    def finite_time(self) -> Tensor:
+        """(k,) float64, (1/L) ln sigma_i of the propagator over the same steps; NaN where it was not kept.
+
+        For fewer than all exponents, of the propagator on the k tangents carried: lower bounds. To 1e-4 nat a
+        step at the worst, inside a wide spectrum. Worked out when first read, which for hundreds of
+        exponents takes as long as the orbit did.
+        """
+        return self.propagator.exponents
