@@ -12,16 +12,18 @@ BIN := $(VENV)/bin
 TESTS ?= tests
 WORKERS ?= 2
 SCRATCH ?= demo-out
+PEERS ?= build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench coverage truth reports clean
+.PHONY: help demo test check bench bench-tangents bench-exponents bench-overhead early-warning coverage truth reports clean
 
 help:
 	@echo "make demo    train two small networks, analyze both, write reports to $(SCRATCH)/"
 	@echo "make test    all tests"
 	@echo "make check   ruff, pyright, import-linter"
 	@echo "make coverage  every architecture of transformers, small, analyzed; goes on where it was interrupted"
-	@echo "make bench   speed, against the limit and against plain torch.func"
+	@echo "make bench   speed: against the limit and torch.func, against JAX (in its own environment), of the monitor"
+	@echo "make early-warning  how long before a run diverges the monitor says so"
 	@echo "make truth   laws with known answers, into reports/truth.md"
 	@echo "make reports the committed reports again, from the models that reports/make.py builds"
 
@@ -42,8 +44,19 @@ check: $(VENV)/.dynstab-test,dev
 coverage: $(VENV)/.dynstab-test
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/coverage/run.py --workers $(WORKERS)
 
-bench: $(VENV)/.dynstab-test
+bench: bench-tangents bench-exponents bench-overhead
+
+bench-tangents: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py
+
+bench-exponents: $(VENV)/.dynstab-test | $(PEERS)/bin/python
+	@$(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
+
+bench-overhead: $(VENV)/.dynstab-test
+	@$(BIN)/python tests/benchmarks/bench_overhead.py --steps 300 --threads 2 --write
+
+early-warning: $(VENV)/.dynstab-test
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/early_warning.py --workers $(WORKERS)
 
 truth: $(VENV)/.dynstab-test
 	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/truth/truth.py
@@ -59,6 +72,10 @@ $(VENV)/.dynstab-%: pyproject.toml $(wildcard $(CONSTRAINTS)) | $(BIN)/python
 	@echo "installing dynstab[$*] into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]' -c $(CONSTRAINTS)
 	@touch '$@'
+
+$(PEERS)/bin/python:
+	@echo "installing JAX, chaotax and lyapax into $(PEERS)"
+	@$(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check jax jaxlib chaotax lyapax
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }

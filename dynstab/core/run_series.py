@@ -88,7 +88,7 @@ PROBE_NUMBERS: tuple[tuple[str, str, bool, Callable[[Probe], float | None]], ...
     ("leading_exponent", "leading exponent", False, lambda probe: _first(probe.exponents)),
     ("gradient_gain", "ln gradient gain", False, lambda probe: _first(probe.gradient_flow)),
     ("sharpness", "sharpness", True, _sharpness),
-    ("sharpness_over_threshold", "sharpness / threshold", False, sharpness_ratio),
+    ("sharpness_over_threshold", "sharpness / threshold", True, sharpness_ratio),
 )
 """What a probe says of the whole network: name, words, logarithmic, the number."""
 

@@ -128,4 +128,5 @@ def _also(flags: Sequence[Flag]) -> list[str]:
     further = [f for f in flags if f.code not in _IN_THE_HEADLINE and f.severity is not Severity.INFO]
     if not further:
         return []
-    return [f"Also flagged: {', '.join(dict.fromkeys(f'{flag.name} at {flag.where}' for flag in further))}."]
+    named = (flag.name if flag.where == "network" else f"{flag.name} at {flag.where}" for flag in further)
+    return [f"Also flagged: {', '.join(dict.fromkeys(named))}."]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from dynstab.core.errors import ConfigError, InputError
-from dynstab.estimators.stepped_orbit import Context, SteppedOrbit
+from dynstab.estimators.stepped_orbit import Context, States, SteppedOrbit
 from dynstab.linear.adaptive import StepControl
 from dynstab.linear.family import MapFamily
 from dynstab.linear.operator import JacobianOperator
@@ -55,7 +55,7 @@ class FlowOrbit(SteppedOrbit):
             )
         super().compile(steps, k)
 
-    def _arrive(self, states: Sequence[Tensor], steps: int) -> None:
+    def _arrive(self, states: States, steps: int) -> None:
         super()._arrive(states, steps)
         self.time += steps * self.time_step
 

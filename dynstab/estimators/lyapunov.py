@@ -19,7 +19,8 @@ from dynstab.estimators.qr import LONGEST_INTERVAL, FrameWalk, QRExponents
 from dynstab.estimators.spectrum import LyapunovSpectrum, Propagator
 from dynstab.estimators.stepped_orbit import SteppedOrbit
 
-_REACH = 0.7  # an exponent far below the others is known to 1e-5 of a factorisation, and time is saved
+_MANY = 64  # tangents from which factorisations take as long as the steps
+_REACH = 0.7  # for so many: the smallest R_ii is known to a relative 1e-5 then, and a third of the time is saved
 _LONGEST_STRETCH = 10  # steps compiled into one
 _SETTLED = 3  # factorisations after which an interval means something
 
@@ -136,16 +137,17 @@ def orbit_spectrum(
     frame = random_frame(1, size, min(k or size, size), seed=seed, dtype=dtype, device=orbit.state.device)
     for _ in range(discard - discard // 2):
         orbit.advance()
-        if not watch.see(orbit.visited):
+        if not watch.see_stretch(orbit.visited):
             return _diverged(orbit, watch, frame.shape[2], 0)
     # Over thousands of steps one is sure to be ill-conditioned: only rounding itself counts as a lost direction.
     floor = 2 * torch.finfo(orbit.state.dtype).eps
     longest = min(longest, LONGEST_INTERVAL, max(1, steps // 20))
-    burn_in = FrameWalk(frame, keep_factors=False, floor=floor, longest=longest, reach=_REACH)
+    reach = _REACH if frame.shape[2] >= _MANY else FrameWalk.reach
+    burn_in = FrameWalk(frame, keep_factors=False, floor=floor, longest=longest, reach=reach)
     if not _walk(orbit, watch, burn_in, discard // 2, compile):
         return _diverged(orbit, watch, frame.shape[2], burn_in.products)
     burn_in.factorise()
-    walk = FrameWalk(burn_in.frame, floor=floor, memory_limit=memory_limit, longest=longest, reach=_REACH)
+    walk = FrameWalk(burn_in.frame, floor=floor, memory_limit=memory_limit, longest=longest, reach=reach)
     walk.interval = burn_in.interval
     if not _walk(orbit, watch, walk, steps, compile):
         return _diverged(orbit, watch, frame.shape[2], burn_in.products + walk.products)
@@ -162,7 +164,7 @@ def _walk(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk, steps: int, c
             walk.factorise()
         count = orbit.stretch if 1 < orbit.stretch <= min(left, walk.room) else 1
         walk.push(orbit.linearised(count))
-        if not watch.see(orbit.visited):
+        if not watch.see_stretch(orbit.visited):
             return False
         left -= count
     return True

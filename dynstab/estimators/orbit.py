@@ -109,30 +109,30 @@ class Recurrence:
         self._anchor, self._anchor_step, self._power = state, 0, 1
         self._first, self._before, self._last = state, state, state
 
-    def see(self, states: Sequence[Tensor]) -> bool:
-        """Take note of the states that come next; False where there is no going on."""
-        if len(states) > 1 and self.period is None and bool(states[-1].isfinite().all()):
-            # Of a stretch the last state: a cycle is found there too, some rounds later, and counted then.
-            if not torch.equal(states[-1], self._anchor):
-                self._note(states)
-                return True
-        return all(self._see(state) for state in states)
-
-    def _note(self, states: Sequence[Tensor]) -> None:
-        self.steps += len(states)
-        self._before, self._last = (self._last, *states)[-2:]
-        if self.steps - self._anchor_step >= self._power:
-            self._anchor, self._anchor_step, self._power = states[-1], self.steps, 2 * self._power
-
-    def _see(self, state: Tensor) -> bool:
-        if not bool(state.isfinite().all()):
-            self.steps += 1
-            self._before, self._last, self.diverged = self._last, state, self.steps
-            return False
-        if self.period is None and torch.equal(state, self._anchor):
+    def see(self, state: Tensor) -> bool:
+        """Take note of the next state; False where there is no going on."""
+        finite = bool(state.isfinite().all())
+        if finite and self.period is None and torch.equal(state, self._anchor):
             self.period = self.steps + 1 - self._anchor_step
         self._note((state,))
-        return True
+        if not finite:
+            self.diverged = self.steps
+        return finite
+
+    def see_stretch(self, states: Tensor | Sequence[Tensor]) -> bool:
+        """Take note of the states that come next, (steps, *shape); one by one where there is anything to be seen."""
+        if isinstance(states, Tensor):
+            back = self.period is None and bool((states == self._anchor).flatten(1).all(dim=1).any())
+            if not back and bool(states.isfinite().all()):
+                self._note(states)
+                return True
+        return all(self.see(state) for state in states)
+
+    def _note(self, states: Tensor | Sequence[Tensor]) -> None:
+        self.steps += len(states)
+        self._before, self._last = states[-2] if len(states) > 1 else self._last, states[-1]
+        if self.steps - self._anchor_step >= self._power:
+            self._anchor, self._anchor_step, self._power = states[-1], self.steps, 2 * self._power
 
     def outcome(self, leading: float) -> str | None:
         """What became of the orbit, in words; None where nothing is to be said."""

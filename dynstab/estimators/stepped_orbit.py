@@ -16,6 +16,8 @@ from dynstab.linear.operator import JacobianOperator
 from dynstab.linear.tangent_program import TangentProgram
 
 Context = tuple[Tensor, ...]
+States = Tensor | Sequence[Tensor]
+"""(steps, *shape), or a tensor for each."""
 
 
 class SteppedOrbit(ABC):
@@ -31,7 +33,7 @@ class SteppedOrbit(ABC):
 
     def __init__(self, step: Callable[..., Tensor], state: Tensor) -> None:
         self._step, self._state = step, state.detach().clone()
-        self.visited: Sequence[Tensor] = ()
+        self.visited: States = ()
         self.stretch = 0
         self._pending: OrbitStep | None = None
         self._programs: dict[int, TangentProgram | None] = {}
@@ -74,16 +76,16 @@ class SteppedOrbit(ABC):
     @torch.no_grad()
     def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:
         """(k, *shape) tangents through a step of this orbit."""
-        x, passed = step.before, []
+        x, states = step.before, ()
         if step.steps > 1 and self._compiled is not None:
-            passed, tangents = self._compiled(x, step.contexts, tangents)
+            states, tangents = self._compiled(x, step.contexts, tangents)
+            step.states = states
         else:
             for context in step.contexts:
                 x, tangents = self._pushed(x, context, tangents)
-                passed.append(x)
-        step.states = (step.before, *passed)
+            states = (x,)
         if step is self._pending:
-            self._arrive(passed if step.steps > 1 else passed[-1:], step.steps)
+            self._arrive(states, step.steps)
         return tangents
 
     @torch.no_grad()
@@ -105,7 +107,7 @@ class SteppedOrbit(ABC):
     def _operator(self, x: Tensor, context: Context) -> tuple[Tensor, JacobianOperator]:
         """f(x, *context) and the Jacobian there, where there is no straight line of calls for them."""
 
-    def _arrive(self, states: Sequence[Tensor], steps: int) -> None:
+    def _arrive(self, states: States, steps: int) -> None:
         """Move on to the last of the states."""
         self.visited, self._state, self._pending = states, states[-1], None
 
@@ -138,11 +140,14 @@ class OrbitStep(Stretch):
         layout = Layout(shapes=(before.shape,))
         super().__init__(layout, layout, before.dtype, before.device)
         self.before, self.contexts, self.steps = before, contexts, steps
-        self.states: Sequence[Tensor] = ()
+        self.states: States = ()
         self._orbit = orbit
 
-    def parts(self) -> list[JacobianOperator]:
-        pairs = zip(self.states, self.contexts, strict=False)
+    def parts(self) -> list[OrbitStep]:
+        if self.steps == 1:
+            return [self]
+        befores = (self.before, *self.states[:-1])
+        pairs = zip(befores, self.contexts, strict=True)
         return [OrbitStep(self._orbit, before, [context], 1) for before, context in pairs]
 
     def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -54,16 +54,14 @@ class CompiledSteps:
         self._compare(arguments, found)
 
     @torch.no_grad()
-    def __call__(
-        self, x: Tensor, contexts: Sequence[tuple[Tensor, ...]], tangents: Tensor
-    ) -> tuple[Sequence[Tensor], Tensor]:
-        """The states, and what the (k, *shape) tangents have become."""
+    def __call__(self, x: Tensor, contexts: Sequence[tuple[Tensor, ...]], tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The states (steps, *shape), and what the (k, *shape) tangents have become."""
         arguments = (x, *_stacked(contexts), tangents.movedim(0, -1).contiguous())
         found = self._run(*arguments)
         self._calls += 1
         if self._calls & (self._calls - 1) == 0:
             self._compare(arguments, found)
-        return found[0].unbind(), found[1].movedim(-1, 0)
+        return found[0], found[1].movedim(-1, 0)
 
     def _both(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         x, *stacks, tangents = arguments
@@ -74,10 +72,11 @@ class CompiledSteps:
         return torch.stack(states), tangents
 
     def _pushed(self, x: Tensor, context: Sequence[Tensor], tangents: Tensor) -> tuple[Tensor, Tensor]:
-        def along(tangent: Tensor) -> tuple[Tensor, Tensor]:
+        def along(tangent: Tensor) -> tuple[Tensor, ...]:
             return torch.func.jvp(lambda x: self._f(x, *context), (x,), (tangent,))
 
-        return torch.func.vmap(along, in_dims=-1, out_dims=(None, -1))(tangents)
+        after, moved = torch.func.vmap(along, in_dims=-1, out_dims=-1)(tangents)
+        return after[..., 0], moved
 
     @torch.no_grad()
     def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:

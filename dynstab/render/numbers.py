@@ -70,7 +70,7 @@ def brief(error: float) -> str:
     """One digit of an error or a deviation."""
     if not _usable(error):
         return number(error)
-    power = _power(error)
+    power = _power(float(f"{error:.0e}"))  # 9.6e-7 is 1e-6, not 10e-7
     return _scientific(error, power, power) if _extreme(power) else _fixed(error, power)
 
 

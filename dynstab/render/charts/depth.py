@@ -16,7 +16,7 @@ from dynstab.render.numbers import natural_log
 
 TITLE = "Gradient, signal and exponents, step by step"
 ABOUT = (
-    "From top to bottom, as far as they were measured: the relative gradient gain from the output back to each state; "
+    "From top to bottom, as far as they were measured: the relative gradient gain from the last state back to each; "
     "the gain of each step, with the range from its smallest to its largest singular value as a band; the size of the "
     "signal; the exponents of each step, with the leading ones of the whole as lines. All but the last are logarithmic."
 )

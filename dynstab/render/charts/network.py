@@ -26,8 +26,8 @@ Node = tuple[str, int]
 
 
 def figure(report: Report) -> go.Figure | None:
-    """The drawn graph; None without steps."""
-    if not report.system.steps:
+    """The drawn graph; None without steps, and over time, where all steps are one and stand in a row."""
+    if not report.system.steps or report.system.axis == "time":
         return None
     graph = graph_of(report)
     rows = 1 + (len(report.system.steps) - 1) // ROW

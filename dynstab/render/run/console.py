@@ -93,7 +93,9 @@ def _curves(run: Run, ink: Ink) -> Page:
 
 def _span(run: Run) -> str:
     taken = plural(len(run.signals), "signal"), plural(len(run.probes), "probe")
-    return " and ".join(taken) + "; × stands for NaN, ↑ for infinity"
+    values = [value for curve in curves(run) for _, value in curve.points]
+    lost = ("× stands for NaN", any(map(math.isnan, values))), ("↑ for infinity", math.inf in values)
+    return "; ".join([" and ".join(taken), *(words for words, there in lost if there)])
 
 
 def _curve(curve: Curve, words: int, drawn: list[float | None], ink: Ink) -> Text:

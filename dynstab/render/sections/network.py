@@ -23,11 +23,15 @@ def facts(report: Report) -> list[tuple[str, Estimate, str]]:
         ("ln |det J|", network.log_determinant, "nat"),
         ("sum of the exponents", lyapunov.sum, lyapunov.unit),
         ("expansion sum", lyapunov.expansion_sum, lyapunov.unit),
-        ("depth smoothness", network.depth_smoothness, ""),
-        ("order under refinement", network.refinement_order, ""),
-        (f"{'depth' if report.system.axis == 'depth' else 'steps'} to underflow", network.underflow_depth, "steps"),
     ]
-    if report.system.kind in ("time", "flow") or lyapunov.kaplan_yorke_dimension.measured:
+    if report.system.axis == "depth":
+        numbers += [
+            ("depth smoothness", network.depth_smoothness, ""),
+            ("order under refinement", network.refinement_order, ""),
+        ]
+    towards = "depth" if report.system.axis == "depth" else "steps"
+    numbers.append((f"{towards} to underflow", network.underflow_depth, "steps"))
+    if report.system.kind == "time" or lyapunov.kaplan_yorke_dimension.measured:
         numbers.append(("Kaplan-Yorke dimension", lyapunov.kaplan_yorke_dimension, ""))
     return numbers
 
@@ -38,7 +42,7 @@ def remarks(report: Report) -> list[tuple[str, str]]:
     entries = []
     if network.growth is not None:
         entries.append(("law of growth", f"{network.growth.law}; linear fit {number(network.growth.rate)} nat/step"))
-    if network.causal is not None:
+    if network.causal is not None and report.system.axis == "depth":
         entries.append(("causal", "yes, token blocks are lower triangular" if network.causal else "no"))
     if network.batch_coupled is not None:
         entries.append(("inputs", "influence each other" if network.batch_coupled else "do not influence each other"))

@@ -56,9 +56,12 @@ def described(model: ModelInfo, system: SystemInfo) -> str:
     source = f" from {model.source}" if model.source not in ("", model.class_name) else ""
     kinds = [step.kind for step in system.steps]
     detail = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    if system.axis != "depth" and len(set(kinds)) == 1:
+        detail = ""  # every step of a recurrence or of a solver is of one kind
+    way = "of the solver" if system.kind == "flow" else f"in {system.kind}"
     return (
         f"{model.class_name}{source} · {plural(model.parameters, 'parameter')} · "
-        f"{plural(len(kinds), 'step')} in {system.kind}{f' ({detail})' if detail else ''}"
+        f"{plural(len(kinds), 'step')} {way}{f' ({detail})' if detail else ''}"
     )
 
 
