@@ -75,8 +75,8 @@ class CompiledSteps:
         def along(tangent: Tensor) -> tuple[Tensor, ...]:
             return torch.func.jvp(lambda x: self._f(x, *context), (x,), (tangent,))
 
-        after, moved = torch.func.vmap(along, in_dims=-1, out_dims=-1)(tangents)
-        return after[..., 0], moved
+        after, moved = torch.func.vmap(along, in_dims=-1, out_dims=(0, -1))(tangents)
+        return after[0], moved
 
     @torch.no_grad()
     def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:

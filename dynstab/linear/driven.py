@@ -12,14 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dynstab.capture.capture import capture_function
 from dynstab.core.errors import DynstabError, InputError, first_line
-from dynstab.linear.evaluator import Evaluator
+from dynstab.linear.captured import CapturedMap
 from dynstab.linear.function_operator import FunctionOperator
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator, RelaidOperator
-from dynstab.linear.plan import Plan
-from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
 
 Tensors = tuple[Tensor, ...]
@@ -31,6 +28,7 @@ class DrivenMap:
 
     Attributes:
         layout: of the state, as one sample.
+        depends: whether the next state depends on the state by a derivative; taken for granted without a graph.
         reason: why the graph is not used; empty where it is.
 
     Raises:
@@ -42,20 +40,22 @@ class DrivenMap:
         self.layout = Layout(shapes=tuple(tensor.shape for tensor in state))
         with torch.no_grad():
             _check(step, state, inputs)
-        self._graph: _Captured | None = None
+        self.depends = True
+        self._graph: CapturedMap | None = None
+
+        def flat(*tensors: Tensor) -> Tensors:
+            return step(tensors[: len(state)], tensors[len(state) :])
+
         try:
-            self._graph = _Captured(step, state, inputs)
+            graph = CapturedMap(flat, (*state, *inputs), moving=len(state))
+            self.depends = graph.tape(graph.values((*state, *inputs))).depends
+            self._graph = graph
         except DynstabError as error:
             self.reason = first_line(error).split(";")[0][:120]
 
     @property
     def captured(self) -> bool:
         return self._graph is not None
-
-    @property
-    def depends(self) -> bool:
-        """Whether the next state depends on the state by a derivative; taken for granted without a graph."""
-        return self._graph is None or self._graph.depends
 
     def forget(self, reason: str) -> None:
         """Use the function itself from here on: its graph was found to be another one."""
@@ -64,17 +64,19 @@ class DrivenMap:
     @torch.no_grad()
     def __call__(self, state: Tensors, inputs: Tensors) -> Tensors:
         """The next state."""
-        return self.step(state, inputs) if self._graph is None else self._graph.outputs(state, inputs)
+        if self._graph is None:
+            return self.step(state, inputs)
+        return self._graph.outputs(self._graph.values((*state, *inputs)))
 
     @torch.no_grad()
     def values(self, state: Tensors, inputs: Tensors) -> dict[fx.Node, Any]:
         """What every node of the graph is in one step, in order; nothing without a graph."""
-        return {} if self._graph is None else self._graph.values(state, inputs)
+        return {} if self._graph is None else self._graph.values((*state, *inputs))
 
     def jacobian(self, state: Tensors, inputs: Tensors) -> JacobianOperator:
         """d step(state, inputs) / d state, the inputs held."""
         if self._graph is not None:
-            return TapeOperator(self._graph.tape(state, inputs), self.layout, self.layout)
+            return TapeOperator(self._graph.tape(self._graph.values((*state, *inputs))), self.layout, self.layout)
 
         def held(*tensors: Tensor) -> Tensors:
             return self.step(tensors, inputs)
@@ -106,34 +108,6 @@ class RecomputedOperator(JacobianOperator):
     def pull_tensors(self, cotangents: Tensors) -> Tensors:
         self.products += self.samples * cotangents[0].shape[0]
         return self._fresh().pull_tensors(cotangents)
-
-
-class _Captured:
-    """The graph of one step."""
-
-    def __init__(self, step: DrivenStep, state: Tensors, inputs: Tensors) -> None:
-        self.count = len(state)
-
-        def flat(*tensors: Tensor) -> Tensors:
-            return step(tensors[: self.count], tensors[self.count :])
-
-        graph = capture_function(flat, (*state, *inputs))
-        self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
-        self._evaluate = Evaluator(graph.module)
-        self._source, self._target = tuple(graph.input_nodes)[: self.count], tuple(graph.outputs)
-        self._plan: Plan | None = None
-        first = self.tape(state, inputs)
-        self._plan, self.depends = first.plan, first.depends
-
-    def values(self, state: Tensors, inputs: Tensors) -> dict[fx.Node, Any]:
-        return self._evaluate([*self._parameters, *state, *inputs])
-
-    def outputs(self, state: Tensors, inputs: Tensors) -> Tensors:
-        values = self.values(state, inputs)
-        return tuple(values[node] for node in self._target)
-
-    def tape(self, state: Tensors, inputs: Tensors) -> Tape:
-        return Tape(self._evaluate.nodes, self._source, self._target, self.values(state, inputs), self._plan)
 
 
 def _check(step: DrivenStep, state: Tensors, inputs: Tensors) -> None:

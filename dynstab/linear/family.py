@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dynstab.capture.capture import capture_function
 from dynstab.core.errors import DynstabError
-from dynstab.linear.evaluator import Evaluator
+from dynstab.linear.captured import CapturedMap
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
-from dynstab.linear.plan import Plan
 from dynstab.linear.recorded_operator import RecordedOperator
 from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
@@ -66,20 +64,12 @@ class MapFamily:
 class _Captured:
     def __init__(self, f: Callable[[Tensors, Tensors], Tensors], x: Tensors, p: Tensors) -> None:
         count = len(x)
-        graph = capture_function(lambda *tensors: f(tensors[:count], tensors[count:]), (*x, *p))
-        self._evaluate = Evaluator(graph.module)
-        self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
-        self._source, self._target = tuple(graph.input_nodes[:count]), graph.outputs
-        self._plan: Plan | None = None
+        self._map = CapturedMap(lambda *tensors: f(tensors[:count], tensors[count:]), (*x, *p), moving=count)
 
     def tape(self, x: Tensors, p: Tensors, expected: Tensors) -> Tape | None:
         """The recorded run at x and p; None where it does not give what f gives."""
         values = self._values(x, p, expected)
-        if values is None:
-            return None
-        tape = Tape(self._evaluate.nodes, self._source, self._target, values, self._plan)
-        self._plan = tape.plan
-        return tape
+        return None if values is None else self._map.tape(values)
 
     def follows(self, f: Callable[[Tensors, Tensors], Tensors], x: Tensors, p: Tensors) -> bool:
         """Whether graph and f agree near x, and in a gradient at x.
@@ -101,10 +91,10 @@ class _Captured:
 
     def _values(self, x: Tensors, p: Tensors, expected: Tensors) -> dict[fx.Node, Any] | None:
         try:
-            values: dict[fx.Node, Any] = self._evaluate([*self._parameters, *x, *p])
+            values = self._map.values((*x, *p))
         except RuntimeError:  # a shape or an index that was right for another member
             return None
-        found = [values[node] for node in self._target]
+        found = self._map.outputs(values)
         alike = len(found) == len(expected) and all(_close(a, b) for a, b in zip(found, expected, strict=True))
         return values if alike else None
 

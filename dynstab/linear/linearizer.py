@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from dynstab.capture.capture import capture_function
 from dynstab.capture.leaves import tensor_leaves
 from dynstab.core.errors import CaptureError, DynstabError, InputError
-from dynstab.linear.evaluator import Evaluator
+from dynstab.linear.captured import CapturedMap, is_floating
 from dynstab.linear.function_operator import FunctionOperator, Tensors
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
-from dynstab.linear.plan import Plan
-from dynstab.linear.tape import Tape
 from dynstab.linear.tape_operator import TapeOperator
 
 Point = Tensor | tuple[Tensor, ...]
@@ -83,9 +80,9 @@ class Linearizer:
     def _point(self, tensors: Tensors) -> Point:
         return tensors[0] if len(tensors) == 1 else tensors
 
-    def _capture(self, inputs: Tensors) -> _Captured | None:
+    def _capture(self, inputs: Tensors) -> CapturedMap | None:
         try:
-            return _Captured(self._f, inputs)
+            return CapturedMap(self._f, inputs)
         except DynstabError as error:
             self._reason = str(error).split(";")[0][:120]
             return None
@@ -119,32 +116,8 @@ class Linearizer:
     def _agrees(self, inputs: Tensors) -> bool:
         assert self._captured is not None
         expected = self._function(*inputs)
-        found = self._captured.outputs(inputs)
+        found = self._captured.outputs(self._captured.values(inputs))
         return all(_close(a, b) for a, b in zip(found, expected, strict=True))
-
-
-class _Captured:
-    """A graph, ready to run again and again."""
-
-    def __init__(self, f: Callable[..., Any], inputs: Tensors) -> None:
-        self.graph = capture_function(f, inputs)
-        self._evaluate = Evaluator(self.graph.module)
-        self._parameters = [tensor.detach() for tensor in self.graph.parameters.values()]
-        first = self.values(inputs)
-        self._source = tuple(self.graph.input_nodes)
-        self._target = tuple(node for node in self.graph.outputs if _floating(first[node]))
-        self._plan: Plan | None = None
-        self._plan = self.tape(first).plan
-
-    def values(self, inputs: Tensors) -> dict[fx.Node, Any]:
-        return self._evaluate([*self._parameters, *inputs])
-
-    def outputs(self, inputs: Tensors) -> Tensors:
-        values = self.values(inputs)
-        return tuple(values[node] for node in self._target)
-
-    def tape(self, values: dict[fx.Node, Any]) -> Tape:
-        return Tape(self._evaluate.nodes, self._source, self._target, values, self._plan)
 
 
 class _Flat:
@@ -154,7 +127,7 @@ class _Flat:
         self._f = f
 
     def __call__(self, *inputs: Tensor) -> Tensors:
-        outputs = tuple(tensor for _, tensor in tensor_leaves(self._f(*inputs)) if _floating(tensor))
+        outputs = tuple(tensor for _, tensor in tensor_leaves(self._f(*inputs)) if is_floating(tensor))
         if not outputs:
             raise InputError("f returns no floating-point tensor", expected="a tensor, or a structure that holds one")
         return outputs
@@ -189,7 +162,3 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     scale = float(expected.abs().nan_to_num(posinf=0.0).max()) if expected.numel() else 0.0
     tolerance = 100 * torch.finfo(expected.dtype).eps
     return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-
-
-def _floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()

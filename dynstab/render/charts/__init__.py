@@ -30,6 +30,7 @@ ORDER = (
     "time_memory",
     "time_angles",
     "time_fixed_point",
+    "lyapunov_function",
     "flow_stability",
     "flow_steps",
 )

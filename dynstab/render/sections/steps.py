@@ -66,6 +66,8 @@ def steps(report: Report, ink: Ink, notes: Footnotes, *, all_steps: bool = False
     shown = condensed(report, all_steps=all_steps)
     layout = _layout(table, [row for row in shown if isinstance(row, Row)], ink)
     essential = {quantity.field for quantity in QUANTITIES if quantity.rank <= ESSENTIAL}
+    if report.system.axis == "time":
+        essential -= {"logarithmic_norm"}  # a field has one, which the chapter of the flow shows; a map has none
     fields = essential | {column.quantity.field for column in layout.columns}
     note_missing(table, [quantity for quantity in QUANTITIES if quantity.field in fields], notes)
     page = [*heading(ink, "Steps", _remark(layout, shown, len(table))), _head(layout, ink)]

@@ -32,8 +32,8 @@ def topic(report: Report) -> Topic | None:
 
 
 def _remark(flow: FlowDynamics) -> str:
-    where = f"t = {number(flow.start)} to {number(flow.end)}"
-    tolerance = f" at rtol {flow.rtol:.0e}, atol {flow.atol:.0e}" if flow.rtol and flow.atol else ""
+    where = f"t = {flow.start:.3g} to {flow.end:.3g}"
+    tolerance = f" at rtol {flow.rtol:g}, atol {flow.atol:g}" if flow.rtol and flow.atol else ""
     return f"x' = f(t, x), {where}, by {flow.solver} of order {flow.order}{tolerance}"
 
 

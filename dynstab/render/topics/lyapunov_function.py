@@ -23,4 +23,5 @@ def topic(report: Report) -> Topic | None:
             ("gain in the metric of P", found.metric_gain, ""),
             ("condition of the metric", found.condition, ""),
         ),
+        charts=("lyapunov_function",),
     )
