@@ -161,7 +161,7 @@ class FrameWalk:
             self._walk_again()
             return
         self._record(found, steps)
-        # Columns may grow by e^20 at most before the next factorisation.
+        # Columns may grow or shrink by e^20 at most before the next factorisation.
         rate = max(ratio / (self.reach * reach), _log_size(found.logs) / 20) / steps
         self.rate = rate if len(self.logs) == 1 else 0.7 * self.rate + 0.3 * rate
         self.interval = self.longest if self.rate * self.longest <= 1 else max(1, int(1 / self.rate))
@@ -239,5 +239,6 @@ def _log_ratio(logs: Tensor) -> float:
 
 
 def _log_size(logs: Tensor) -> float:
-    size = float(logs.masked_fill(logs.isneginf(), 0.0).abs().max())
+    """How far the largest R_ii of a sample has left 1, in e-folds; what the others do shows in the ratio."""
+    size = float(logs.amax(dim=1).nan_to_num(neginf=0.0).abs().max())
     return size if isfinite(size) else 0.0
