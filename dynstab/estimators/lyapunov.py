@@ -162,7 +162,7 @@ def _walk(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk, steps: int, c
             orbit.compile(min(_LONGEST_STRETCH, walk.longest, max(1, walk.interval // 2)), walk.width)
         if walk.room < orbit.stretch:
             walk.factorise()
-        count = orbit.stretch if 1 < orbit.stretch <= min(left, walk.room) else 1
+        count = orbit.stretch if 0 < orbit.stretch <= min(left, walk.room) else 1
         walk.push(orbit.linearised(count))
         if not watch.see_stretch(orbit.visited):
             return False

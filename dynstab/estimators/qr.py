@@ -118,7 +118,7 @@ class FrameWalk:
     longest: int = LONGEST_INTERVAL
     memory_limit: int = 2**30
     floor: float = 0.0
-    reach: float = 0.5
+    reach: float = 0.45
     logs: list[Tensor] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     factors: list[Tensor] = field(default_factory=list)

@@ -24,7 +24,7 @@ class SteppedOrbit(ABC):
     """One step after another, each made of one substep or several, x -> f(x, *context).
 
     Attributes:
-        stretch: steps that are compiled into one, see `compile`; 1 where that does not pay, 0 before.
+        stretch: steps that are compiled into one, see `compile`; 0 where none are.
         visited: the states of the last step or stretch, without the one that it began at.
     """
 
@@ -69,15 +69,14 @@ class SteppedOrbit(ABC):
                 expected="a step of torch operations alone",
                 remedy="write the branch with torch.where, or leave compile out",
             )
-        if steps > 1:
-            self._compiled = CompiledSteps(self._step, state, contexts, k)
+        self._compiled = CompiledSteps(self._step, state, contexts, k)
         self.stretch = steps
 
     @torch.no_grad()
     def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:
         """(k, *shape) tangents through a step of this orbit."""
         x, states = step.before, ()
-        if step.steps > 1 and self._compiled is not None:
+        if self._compiled is not None and step.steps == self.stretch and tangents.shape[0] == self._compiled.k:
             states, tangents = self._compiled(x, step.contexts, tangents)
             step.states = states
         else:

@@ -33,7 +33,7 @@ class CompiledSteps:
     """
 
     def __init__(self, f: Callable[..., Tensor], x: Tensor, contexts: Sequence[tuple[Tensor, ...]], k: int) -> None:
-        self._f, self._steps, self._calls = f, len(contexts), 0
+        self._f, self._steps, self._calls, self.k = f, len(contexts), 0, k
         tangents = torch.randn(*x.shape, k, generator=torch.Generator().manual_seed(0)).to(x)
         arguments = (x, *_stacked(contexts), tangents)
         options: dict[str, str | int | bool | Callable[..., object]] = {}

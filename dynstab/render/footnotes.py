@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from dynstab.core.estimate import CONVERGED, Estimate
 from dynstab.render.numbers import MISSING, UNSETTLED
 
+MOST_RUNS = 8
+"""Runs of indices that a footnote lists; of more it says how many indices they are."""
+
 
 @dataclass
 class Footnotes:
@@ -32,8 +35,13 @@ class Footnotes:
             members.setdefault((estimate.measured, estimate.outcome), []).append((index, estimate))
         for alike in members.values():
             kind = f" of {noun}{'' if len(alike) == 1 else 's'}" if noun else ""
-            everywhere = len(alike) == len(points) > 1
-            self.add(alike[0][1], words if everywhere else f"{words}{kind} {ranges(index for index, _ in alike)}")
+            if len(alike) == len(points) > 1:
+                place = words
+            elif (listed := ranges(index for index, _ in alike)).count(",") < MOST_RUNS or not noun:
+                place = f"{words}{kind} {listed}"
+            else:
+                place = f"{words} of {len(alike)} of {len(points)} {noun}s"
+            self.add(alike[0][1], place)
 
     def lines(self) -> list[str]:
         """One line a reason: "– not measured: needs a square step (σ_max of steps 3-7, 9)"."""

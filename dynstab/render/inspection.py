@@ -13,6 +13,8 @@ from dynstab.render.sections.provenance import capture, checks
 from dynstab.render.sections.verdict import NOTHING, described
 
 LONGEST_NAME = 60
+ENDS = 3
+"""Steps at either end of a recurrence that are listed where all are alike but for the time."""
 _HEADINGS = ("step", "kind", "state after it", "entries", "parameters")
 
 
@@ -78,7 +80,19 @@ def _steps(inspection: Inspection, ink: Ink) -> Page:
     room = ink.width - number_width - sum(width + 2 for width in widths[1:]) - 1
     widths[0] = max(8, min(widths[0], LONGEST_NAME, room))
     labels = ["", *(str(step.index) for step in system.steps)]
-    return [_row(label, row, number_width, widths, ink) for label, row in zip(labels, table, strict=True)]
+    lines = [_row(label, row, number_width, widths, ink) for label, row in zip(labels, table, strict=True)]
+    alike = system.axis == "time" and len({row[1:] for row in table[1:]}) == 1
+    return _without_middle(lines, number_width, ink) if alike else lines
+
+
+def _without_middle(lines: list[Text], number_width: int, ink: Ink) -> Page:
+    """The heading and the steps at both ends, and how many like them lie between."""
+    first, last = ENDS, len(lines) - ENDS - 2
+    if last - first < ENDS:
+        return lines
+    mark = ink.cell("⋮", number_width, right=True, style="dim")
+    gap = line(mark, " ", ink.text(f"{last - first + 1} steps like these, {first}-{last}", "dim"))
+    return [*lines[: ENDS + 1], gap, *lines[-ENDS:]]
 
 
 def _row(label: str, row: tuple[str, ...], number_width: int, widths: list[int], ink: Ink) -> Text:

@@ -88,7 +88,7 @@ def own_step_recurrence(bound: Bound, args: tuple[Any, ...], name: str) -> Recur
             found = found or _driven(bound, sequence, state, order=order, name=name, tried=tried, state_first=first)
     if found is None:
         raise InputError(
-            f"{name} is no recurrence that can be stepped ({'; '.join(tried[:2]) or 'no argument comes back'})",
+            f"{name} is no recurrence that can be stepped ({'; '.join(dict.fromkeys(tried[:2])) or 'no argument comes back'})",
             expected="a recurrent layer or cell, a part that is called again on what it returned, or forward(state), "
             "forward(input, state) or forward(state, input) that gives the next state",
             remedy="give the step a method of its own, step(input, state); or --system depth reads it layer by layer",

@@ -12,7 +12,7 @@ TITLE = "Steps of the solver"
 ABOUT = (
     "Above, the length of each accepted step and the error that it makes, relative to the state; a cross marks steps "
     "before which attempts were rejected. Below, the logarithmic norm μ₂ of the field's Jacobian, which bounds how "
-    "fast two solutions part, and max Re λ."
+    "fast two solutions part, mean over inputs, and max Re λ of the worst input."
 )
 
 

@@ -30,7 +30,7 @@ def find(history: History) -> Finding | None:
         return None
     usual, scatter = (float(each[0]) for each in history.loss.usual())
     lowest, recent = history.lowest_loss, history.recent_loss
-    # Near zero the losses of single batches double by chance: the bulk of the ten must have risen, beyond their scatter.
+    # Near zero single batches double by chance: the bulk of the ten must have risen, and beyond their scatter.
     middle = float(history.loss.recent()[0])
     beyond = middle - usual > DEVIATIONS * scatter / math.sqrt(RECENT)
     if lowest > 0 and min(recent, middle) > DOUBLED * lowest and beyond:

@@ -1,0 +1,130 @@
+"""chaotax and lyapax on JAX, as a process that answers requests: JSON lines in, JSON lines out.
+
+Runs in an environment of its own, `pip install jax chaotax lyapax`, without torch and without dynstab. The
+systems are defined here, with numpy, for both sides.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map of `size` numbers of which the leading `k` exponents are wanted; timed over `steps` steps."""
+
+    size: int
+    k: int
+    steps: int
+    transient: int
+
+
+CASES = {
+    "tanh RNN, N = 200, full spectrum": Case(200, 200, 400, 300),
+    "Lorenz 96, N = 40, full spectrum": Case(40, 40, 4000, 2000),
+    "tanh RNN, N = 1000, leading 10": Case(1000, 10, 400, 300),
+}
+FORCING, DT, GAIN = 8.0, 0.01, 2.0
+
+
+def weight(case: Case) -> np.ndarray:
+    """The matrix W of h <- W tanh(h)."""
+    return np.random.default_rng(0).normal(size=(case.size, case.size)) * GAIN / case.size**0.5
+
+
+def step_of(name: str, case: Case, module: Any) -> Any:
+    """The map in terms of an array module: numpy or jax.numpy."""
+    if name.startswith("Lorenz"):
+        return lambda x: rk4(lambda x: ring(x, module.roll), x)
+    matrix = module.asarray(weight(case))
+    return lambda h: matrix @ module.tanh(h)
+
+
+def ring(x: Any, roll: Any) -> Any:
+    """Lorenz (1996): dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F."""
+    return (roll(x, -1) - roll(x, 2)) * roll(x, 1) - x + FORCING
+
+
+def rk4(field: Any, x: Any) -> Any:
+    """One Runge-Kutta step of length DT."""
+    first = field(x)
+    second = field(x + DT / 2 * first)
+    third = field(x + DT / 2 * second)
+    return x + DT / 6 * (first + 2 * second + 2 * third + field(x + DT * third))
+
+
+def start(name: str, case: Case) -> np.ndarray:
+    """A state on the attractor, the same for everyone."""
+    x, step = np.random.default_rng(1).normal(size=case.size), step_of(name, case, np)
+    for _ in range(case.transient):
+        x = step(x)
+    return x
+
+
+def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
+    """A jitted function of the first state and frame -> exponents."""
+    import chaotax
+    import jax
+    import lyapax
+
+    case = CASES[name]
+    step = step_of(name, case, jax.numpy)
+    if peer == "lyapax":
+        return jax.jit(
+            lambda x, _: lyapax.lyapunov_spectrum(step, x, 1.0, steps, k=case.k, renorm_every=every).exponents
+        )
+    found = chaotax.lyapunov_spectrum(
+        step, rollout_steps=steps, warmup_steps=0, discard_steps=0, num_exponents=case.k
+    )
+
+    def whole(x: Any, frame: Any) -> Any:
+        # It takes sizes from arrays, which a trace would turn into unknowns.
+        with jax.ensure_compile_time_eval():
+            return found(x, frame)
+
+    return jax.jit(whole)
+
+
+def serve() -> None:
+    """Answer {"peer", "case", "every", "steps"} with {"seconds", "compile", "exponents"}."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    held: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+    print(json.dumps({"versions": _versions()}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        key = (asked["peer"], asked["case"], asked["every"], asked["steps"])
+        compile_seconds = 0.0
+        if key not in held:
+            case = CASES[asked["case"]]
+            x = jax.numpy.asarray(start(asked["case"], case))
+            frame = jax.numpy.asarray(np.random.default_rng(2).normal(size=(case.k, case.size)))
+            run = spectrum(*key)
+            began = time.perf_counter()
+            run(x, frame).block_until_ready()
+            compile_seconds = time.perf_counter() - began
+            held[key] = (run, x, frame)
+        run, x, frame = held[key]
+        began = time.perf_counter()
+        found = run(x, frame).block_until_ready()
+        seconds = time.perf_counter() - began
+        exponents = np.sort(np.asarray(found))[::-1].tolist()
+        answer = {"seconds": seconds, "compile": max(0.0, compile_seconds - seconds), "exponents": exponents}
+        print(json.dumps(answer), flush=True)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("jax", "chaotax", "lyapax")}
+
+
+if __name__ == "__main__":
+    serve()
