@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,11 @@ def test_watch_on_a_terminal_paints_within_its_window_and_ends_with_the_run(runs
 @pytest.mark.process
 def test_ctrl_c_ends_watching_and_nothing_else(runs: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "dynstab", "watch", str(runs["bad"])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    # A suite that runs in the background ignores the signal, and its children would too.
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening
+    ) as child:
         assert child.stdout is not None and child.stderr is not None
         assert child.stdout.readline().startswith("step 199: loss NaN")
         child.send_signal(signal.SIGINT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +13,14 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def study(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[SimpleNamespace]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     pytest.importorskip("sklearn", reason="the runs train on scikit-learn's digits")
     import early_warning
     import early_warning_runs
 
-    return SimpleNamespace(**vars(early_warning), runs=early_warning_runs)
+    with caplog.at_level(logging.CRITICAL, "dynstab.monitor"):  # puts back the level that the study sets
+        yield SimpleNamespace(**vars(early_warning), runs=early_warning_runs)
 
 
 def test_a_learning_rate_that_climbs_is_warned_of_before_the_loss_doubles(study: SimpleNamespace) -> None:
