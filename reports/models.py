@@ -80,9 +80,8 @@ def exploding_mlp(folder: Path) -> list[str]:
 
 def trained_transformer(folder: Path) -> list[str]:
     """A pre-norm encoder of 6 blocks, trained on scikit-learn's digits, on 8 of its images."""
-    digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32) / 8 - 1
-    labels = torch.tensor(digits.target)
+    pixels, labels = _digits()
+    images = pixels.reshape(-1, 8, 8) / 8 - 1
     layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True, norm_first=True)
     model = nn.Sequential(
         nn.Linear(8, 64),
@@ -109,8 +108,8 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def lstm(folder: Path) -> list[str]:
     """An LSTM of 32 units as torch initialises it, driven by eight sequences of 400 rows of handwritten digits."""
     torch.save(nn.LSTM(8, 32), folder / "lstm.pt")
-    torch.save(_rows(load_digits().images[:400], 400), folder / "rows.pt")
-    return ["lstm.pt", "--system", "time", "--input", "@rows.pt"]
+    torch.save(_rows(_digits()[0][:400], 400), folder / "rows.pt")
+    return ["lstm.pt", "--system", "time", "--dtype", "float64", "--input", "@rows.pt"]
 
 
 def rnn_chaotic(folder: Path) -> list[str]:
@@ -142,15 +141,20 @@ def hamiltonian(folder: Path) -> list[str]:
     return ["nets.py:damped"]
 
 
-def _rows(images: Tensor, steps: int) -> Tensor:
+def _digits() -> tuple[Tensor, Tensor]:
+    """Pixels from 0 to 16, (images, 64), and labels."""
+    pixels, labels = load_digits(return_X_y=True)
+    return torch.tensor(pixels, dtype=torch.float32), torch.tensor(labels)
+
+
+def _rows(pixels: Tensor, steps: int) -> Tensor:
     """(steps, sequences, 8): a row of eight pixels at each step, images one after another."""
-    rows = torch.as_tensor(images, dtype=torch.float32).reshape(-1, steps, 8) / 16 - 0.3
-    return rows.transpose(0, 1).contiguous()
+    return (pixels.reshape(-1, steps, 8) / 16 - 0.3).transpose(0, 1).contiguous()
 
 
 def _recurrent(folder: Path, *, gain: float) -> list[str]:
-    digits = load_digits()
-    rows, labels = _rows(digits.images, 8), torch.tensor(digits.target)
+    pixels, labels = _digits()
+    rows = _rows(pixels, 8)
     layer, head = nn.RNN(8, 64), nn.Linear(64, 10)
     with torch.no_grad():
         layer.all_weights[0][1].copy_(gain * torch.randn(64, 64) / 8)
@@ -166,8 +170,8 @@ def _recurrent(folder: Path, *, gain: float) -> list[str]:
         right = head(layer(rows[:, 1500:])[0][-1]).argmax(dim=1) == labels[1500:]
     print(f"gain {gain}: {100 * float(right.float().mean()):.1f} % of the digits held back are told right")
     torch.save(layer, folder / "rnn.pt")
-    torch.save(_rows(digits.images[:400], 400), folder / "rows.pt")
-    return ["rnn.pt", "--system", "time", "--input", "@rows.pt"]
+    torch.save(_rows(pixels[:400], 400), folder / "rows.pt")
+    return ["rnn.pt", "--system", "time", "--dtype", "float64", "--input", "@rows.pt"]
 
 
 MODELS: dict[str, Callable[[Path], list[str]]] = {

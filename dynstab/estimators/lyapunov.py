@@ -48,9 +48,9 @@ def lyapunov_spectrum(
             state), the second half with them (the tangents turn into their directions).
         k: how many exponents; None is all of them. seed: of the first tangents.
         memory_limit: bytes of R factors kept for `finite_time`.
-        compile: up to ten steps with their tangents into one, by torch.compile, which needs a C++ compiler and
-            takes 5 to 20 s. Pays for a state of few numbers and tens of thousands of steps: three to ten times
-            faster; where a step is a large matrix product it is no faster.
+        compile: up to ten steps with their tangents into one, by torch.compile, which needs a C++ compiler and takes
+            5 to 30 s. Ten times faster where a step is many operations on few numbers: it pays from about 50,000
+            steps. Where a step is a large matrix product it is slower.
         time, dt, method: of a vector field, see `flow_spectrum`; `discard` is then a time, `steps` is not used.
 
     Raises:

@@ -25,14 +25,14 @@ def gaussian_probes(samples: int, size: int, k: int, *, seed: int, dtype: torch.
 def orthonormalise(block: Tensor) -> tuple[Tensor, Tensor]:
     """Reduced QR of (samples, size, k): Q in the dtype of the block, R in float64.
 
-    LAPACK on the CPU, where Q is formed by applying the reflectors to the identity: blocked, which torch's own
-    way is not. On an accelerator, where batched Householder QR is slow, two rounds of Cholesky
+    LAPACK on the CPU, where with several threads Q is formed by applying the reflectors to the identity: blocked,
+    which torch's own way is not. On an accelerator, where batched Householder QR is slow, two rounds of Cholesky
     of a float64 Gram matrix; Householder QR again where that matrix is not positive definite.
     """
     work = block.float() if block.dtype in HALF else block
     if work.is_cuda and block.shape[1] >= block.shape[2]:
         q, r = _cholesky_qr(work.double())
-    elif work.device.type == "cpu" and block.shape[1] >= block.shape[2] >= _WIDE:
+    elif work.device.type == "cpu" and block.shape[1] >= block.shape[2] >= _WIDE and torch.get_num_threads() > 1:
         q, r = _blocked_qr(work)
     else:
         q, r = torch.linalg.qr(work)
@@ -43,7 +43,8 @@ def _blocked_qr(block: Tensor) -> tuple[Tensor, Tensor]:
     size, k = block.shape[1:]
     reflectors, scales = torch.geqrf(block)
     identity = torch.eye(size, k, dtype=block.dtype).expand_as(block)
-    return torch.ormqr(reflectors, scales, identity), reflectors[:, :k].triu()
+    # LAPACK stores columns: read the other way round, the triangle is cut out of rows that lie together.
+    return torch.ormqr(reflectors, scales, identity), reflectors.mT[:, :, :k].tril().mT
 
 
 def _cholesky_qr(block: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,7 +156,7 @@ class FrameWalk:
             return
         found = ranked_qr(self.columns, self.lost, self.floor)
         ratio, reach = _log_ratio(found.logs), -log(self.floor)
-        failed = ratio > 0.9 * reach or not torch.equal(found.lost.sum(dim=1), self.lost.sum(dim=1))
+        failed = ratio > (1 + self.reach) / 2 * reach or not torch.equal(found.lost.sum(dim=1), self.lost.sum(dim=1))
         if steps > 1 and (failed or not bool(found.r.isfinite().all())):
             self._walk_again()
             return

@@ -75,16 +75,16 @@ class SteppedOrbit(ABC):
     @torch.no_grad()
     def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:
         """(k, *shape) tangents through a step of this orbit."""
-        x, states = step.before, ()
         if self._compiled is not None and step.steps == self.stretch and tangents.shape[0] == self._compiled.k:
-            states, tangents = self._compiled(x, step.contexts, tangents)
-            step.states = states
+            step.states, tangents = self._compiled(step.before, step.contexts, tangents)
         else:
+            x, passed = step.before, []
             for context in step.contexts:
                 x, tangents = self._pushed(x, context, tangents)
-            states = (x,)
+                passed.append(x)
+            step.states = passed[-step.steps :]
         if step is self._pending:
-            self._arrive(states, step.steps)
+            self._arrive(step.states, step.steps)
         return tangents
 
     @torch.no_grad()

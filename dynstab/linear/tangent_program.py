@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dynstab.capture.capture import capture_function
 from dynstab.capture.straight_line import straight_line
-from dynstab.core.errors import CaptureError
+from dynstab.core.errors import CaptureError, InputError
 from dynstab.linear.evaluator import Evaluator
 from dynstab.linear.tape import Tape
 
@@ -30,7 +30,8 @@ class TangentProgram:
         k: tangents, V is (k, *x.shape).
 
     Raises:
-        InputError, CaptureError: f cannot be captured, or takes another way than its graph at a later call.
+        InputError, CaptureError: f cannot be captured, does not depend on x, or takes another way than its graph
+            at a later call.
     """
 
     def __init__(self, f: Callable[..., Tensor], example: tuple[Tensor, ...], k: int) -> None:
@@ -39,6 +40,10 @@ class TangentProgram:
         self._evaluate = Evaluator(graph.module)
         self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
         self._source, self._target = (graph.input_nodes[0],), (graph.outputs[0],)
+        if not self._tape(example).depends:
+            raise InputError(
+                "what f returns does not depend on x by a derivative", expected="a differentiable function of x"
+            )
         tangents = torch.randn(k, *example[0].shape, generator=torch.Generator().manual_seed(0)).to(example[0])
         self._run = straight_line(self._both, (*example, tangents))
         for point in _around(example[0]):
@@ -56,9 +61,13 @@ class TangentProgram:
 
     def _both(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """The recorded run, and the sweep over its tape."""
-        values = self._evaluate([*self._parameters, *arguments[:-1]])
-        tape = Tape(self._evaluate.nodes, self._source, self._target, values)
+        tape = self._tape(arguments[:-1])
         return tape.target_values[0], tape.push((arguments[-1],))[0]
+
+    @torch.no_grad()
+    def _tape(self, arguments: tuple[Tensor, ...]) -> Tape:
+        values = self._evaluate([*self._parameters, *arguments])
+        return Tape(self._evaluate.nodes, self._source, self._target, values)
 
     @torch.no_grad()
     def _defined(self, *arguments: Tensor) -> bool:

@@ -30,7 +30,8 @@ def spark(values: Values, low: float, high: float) -> str:
     marks = []
     for value in values:
         special = _special(value)
-        level = 0 if special else min(len(LEVELS) - 1, max(0, round((_known(value) - low) * scale)))
+        # A bit below a half rounds up too: a constant in the middle of its range must not flicker by rounding errors.
+        level = 0 if special else min(len(LEVELS) - 1, max(0, math.floor((_known(value) - low) * scale + 0.55)))
         marks.append(special or LEVELS[level])
     return "".join(marks)
 

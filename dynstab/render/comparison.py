@@ -28,7 +28,7 @@ _WORDS = {
     "raw_log_gradient_gain": "ln raw gradient gain",
     "log_signal_gain": "ln signal gain",
     "refinement_order": "order under refinement",
-    "underflow_depth": "depth to underflow",
+    "underflow_depth": "steps to underflow",
     "leading_qr_exponent": "leading QR exponent",
     "leading_finite_time_exponent": "leading finite-time exponent",
 }

@@ -42,7 +42,7 @@ def number(value: float | None, error: float | None = None) -> str:
     if value == 0 and doubt is None:
         return "0"
     # 9.999e-4 is 1.00e-3, not 10.00e-4.
-    rounded = value if doubt is not None else float(f"{value:.{DIGITS - 1}e}")
+    rounded = float(f"{value:.{DIGITS - 1}e}")
     leading = max(_power(rounded), _power(doubt))
     last = _last_digit(rounded, doubt)
     return _scientific(value, leading, last) if _extreme(leading) else _fixed(value, last)

@@ -87,8 +87,9 @@ def own_step_recurrence(bound: Bound, args: tuple[Any, ...], name: str) -> Recur
             sequence, state = (args[1], args[0]) if first else (args[0], args[1])
             found = found or _driven(bound, sequence, state, order=order, name=name, tried=tried, state_first=first)
     if found is None:
+        reasons = "; ".join(dict.fromkeys(tried[:2])) or "no argument comes back"
         raise InputError(
-            f"{name} is no recurrence that can be stepped ({'; '.join(dict.fromkeys(tried[:2])) or 'no argument comes back'})",
+            f"{name} is no recurrence that can be stepped ({reasons})",
             expected="a recurrent layer or cell, a part that is called again on what it returned, or forward(state), "
             "forward(input, state) or forward(state, input) that gives the next state",
             remedy="give the step a method of its own, step(input, state); or --system depth reads it layer by layer",

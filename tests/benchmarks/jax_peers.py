@@ -69,9 +69,9 @@ def start(name: str, case: Case) -> np.ndarray:
 
 def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
     """A jitted function of the first state and frame -> exponents."""
-    import chaotax
-    import jax
-    import lyapax
+    import chaotax  # pyright: ignore[reportMissingImports]
+    import jax  # pyright: ignore[reportMissingImports]
+    import lyapax  # pyright: ignore[reportMissingImports]
 
     case = CASES[name]
     step = step_of(name, case, jax.numpy)
@@ -79,9 +79,7 @@ def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
         return jax.jit(
             lambda x, _: lyapax.lyapunov_spectrum(step, x, 1.0, steps, k=case.k, renorm_every=every).exponents
         )
-    found = chaotax.lyapunov_spectrum(
-        step, rollout_steps=steps, warmup_steps=0, discard_steps=0, num_exponents=case.k
-    )
+    found = chaotax.lyapunov_spectrum(step, rollout_steps=steps, warmup_steps=0, discard_steps=0, num_exponents=case.k)
 
     def whole(x: Any, frame: Any) -> Any:
         # It takes sizes from arrays, which a trace would turn into unknowns.
@@ -93,7 +91,7 @@ def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
 
 def serve() -> None:
     """Answer {"peer", "case", "every", "steps"} with {"seconds", "compile", "exponents"}."""
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     jax.config.update("jax_enable_x64", True)
     held: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import log
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from torch import Tensor, nn
 
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.core.estimate import CONVERGED
+from dynstab.estimators import spectrum
 from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
-from dynstab.estimators.lyapunov import lyapunov_spectrum
+from dynstab.estimators.lyapunov import lyapunov_spectrum, orbit_spectrum
+from dynstab.estimators.orbit import MapOrbit
+from dynstab.estimators.product_qr import log_singular_values
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -188,7 +192,7 @@ def test_factors_past_the_memory_limit_are_dropped_and_that_is_said() -> None:
     ("options", "error"),
     [({"k": 3}, ConfigError), ({"k": 0}, ConfigError), ({"steps": 0}, ConfigError), ({"discard": -1}, ConfigError)],
 )
-def test_options_that_cannot_be_served_are_refused(options: dict[str, int], error: type[Exception]) -> None:
+def test_options_that_cannot_be_served_are_refused(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         lyapunov_spectrum(henon, torch.zeros(2), **options)
 
@@ -208,3 +212,46 @@ def test_kaplan_yorke_dimension_of_the_lorenz_spectrum() -> None:
     assert beyond != beyond
     assert kaplan_yorke_dimension(torch.tensor([1.0, -torch.inf])) == 1.0
     assert expansion_sum(torch.tensor([1.0, 0.5, -torch.inf])) == 1.5
+
+
+def test_rarer_factorisations_of_many_tangents_leave_the_exponents_as_they_are() -> None:
+    size = 80
+    weight, start = 2.0 * gaussian(size, size) / size**0.5, gaussian(size, seed=1)
+
+    def step(h: Tensor) -> Tensor:
+        return weight @ torch.tanh(h)
+
+    options: dict[str, Any] = {"steps": 200, "k": None, "discard": 40, "seed": 0, "memory_limit": 0}
+    rarely = orbit_spectrum(MapOrbit(step, start), **options)
+    every = orbit_spectrum(MapOrbit(step, start), longest=1, **options)
+    assert int(rarely.method.split()[1]) < 200 == int(every.method.split()[1])
+    torch.testing.assert_close(rarely.qr, every.qr, rtol=0, atol=1e-5)
+
+
+def test_finite_time_exponents_are_worked_out_once_and_only_when_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return log_singular_values(*args, **kwargs)
+
+    monkeypatch.setattr(spectrum, "log_singular_values", counted)
+    found = lyapunov_spectrum(henon, torch.tensor([0.1, 0.1]).double(), steps=50)
+    assert found.qr.isfinite().all() and not calls
+    assert found.finite_time is found.finite_time and len(calls) == 1
+
+
+def test_a_step_defined_on_a_part_of_space_alone_is_served() -> None:
+    def guarded(x: Tensor) -> Tensor:
+        if bool((x > 1).any()):
+            raise ValueError("outside")
+        return 3.9 * x * (1 - x)
+
+    start = torch.tensor([0.3], dtype=torch.float64)
+    found = lyapunov_spectrum(guarded, start, steps=200)
+    torch.testing.assert_close(found.qr, lyapunov_spectrum(logistic(3.9), start, steps=200).qr, rtol=0, atol=0.2)
+
+
+def test_a_step_that_depends_on_no_state_is_refused() -> None:
+    with pytest.raises(InputError, match="does not depend"):
+        lyapunov_spectrum(lambda x: torch.ones(2, dtype=x.dtype) + 0 * x.detach(), torch.zeros(2))

@@ -8,6 +8,7 @@ import networkx as nx
 import pytest
 
 from dynstab.core.report import Report
+from dynstab.core.structure import LyapunovDecrease, Structure
 from dynstab.render.charts import ORDER, chart, figures
 from dynstab.render.charts.network import graph_of
 from dynstab.render.charts.paint import label
@@ -50,6 +51,23 @@ def test_residual_steps_have_a_skip_path_in_the_graph(samples: dict[str, Report]
     assert nx.shortest_path_length(graph, ("state", 0), ("state", 24)) == 24
     plain = graph_of(samples["exploding"])
     assert nx.shortest_path_length(plain, ("state", 0), ("state", 100)) == 200
+
+
+def test_the_lyapunov_function_is_drawn_as_it_was_measured(samples: dict[str, Report]) -> None:
+    report = samples["stable"]
+    values = (2.0, 0.5, -1.0, -math.inf)
+    structure = Structure(lyapunov=LyapunovDecrease(values=values))
+    measurements = report.measurements.model_copy(update={"structure": structure})
+    (trace,) = figures(report.model_copy(update={"measurements": measurements}))["lyapunov_function"].data
+    assert list(trace.y) == [2.0, 0.5, -1.0, None]
+    assert list(trace.x) == [0, 1, 2, 3]
+
+
+def test_steps_over_time_are_no_graph(samples: dict[str, Report]) -> None:
+    report = samples["exploding"]
+    system = report.system.model_copy(update={"kind": "time"})
+    assert "network" in figures(report)
+    assert "network" not in figures(report.model_copy(update={"system": system}))
 
 
 def test_a_name_cannot_bring_markup_into_a_chart() -> None:

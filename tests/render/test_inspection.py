@@ -37,6 +37,14 @@ def test_every_step_is_listed_with_its_kind_state_and_parameters(samples: dict[s
     assert row.split() == ["41", "layers.41.linear", "plain", "64", "64", "0"]
 
 
+def test_alike_steps_of_a_recurrence_are_listed_at_both_ends(samples: dict[str, Report]) -> None:
+    report = samples["exploding"]
+    system = report.system.model_copy(update={"kind": "time"})
+    text = inspection_text(_inspection(report.model_copy(update={"system": system})))
+    assert "⋮ 94 steps like these, 3-96" in text
+    assert [index for index in range(100) if f"layers.{index}.linear" in text] == [0, 1, 2, 97, 98, 99]
+
+
 def test_cost_checks_and_first_state_are_told(samples: dict[str, Report]) -> None:
     text = inspection_text(_inspection(samples["stable"]))
     assert "about 2 min 34 s" in text

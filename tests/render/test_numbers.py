@@ -88,6 +88,7 @@ def test_counts_durations_ranges_and_spans() -> None:
         "with NaN",
     ]
     assert [brief(2.4e-7), brief(0.31), brief(0.0), brief(math.nan)] == ["2e-7", "0.3", "0", "NaN"]
+    assert [brief(9.7e-7), brief(0.97)] == ["1e-6", "1"]
 
 
 _ANY = st.floats(allow_nan=True, allow_infinity=True)

@@ -51,7 +51,7 @@ def test_the_beginning_is_the_first_warning_and_its_lead_over_the_first_error() 
         ({"incidents": (_flag(3, Severity.ERROR, "network"),)}, "It began at step 3: x-spike (DS701).", "failing"),
         (
             {"incidents": (_flag(3, Severity.WARNING),), "post_mortems": (PostMortem(step=4, reason="r"),)},
-            "It began at step 3: x-spike at blocks.3 (DS701), 1 step before the first error, a post-mortem at step 4.",
+            "It began at step 3: x-spike at blocks.3 (DS701), 1 step before the first post-mortem at step 4.",
             "failing",
         ),
     ],

@@ -22,12 +22,13 @@ def find(facts: Facts) -> Iterator[Finding]:
     leading = facts.measurements.lyapunov.finite_time[0]
     if leading.label in (Label.UPPER, Label.PROBABILISTIC):
         return
+    source = "input" if facts.system.axis == "depth" else "first state"
     yield Finding(
         measure="lyapunov.finite_time",
         value=growth,
         threshold=SEVERE if growth > SEVERE else HEALTHY,
         where="network",
-        message=f"One direction of the input grows by {factor(growth)} through {facts.through}, while the typical "
+        message=f"One direction of the {source} grows by {factor(growth)} through {facts.through}, while the typical "
         "gradient does not.",
         evidence={"leading_exponent": leading.value, "steps": facts.depth, "label": leading.label.value},
         advice=(

@@ -12,7 +12,7 @@ from dynstab.render.table import usual_label
 
 TITLE = "Gradient flow"
 ABOUT = (
-    "The norm of the gradient at each state over that at the output. The measured gain belongs to the cotangents "
+    "The norm of the gradient at each state over that at the last one. The measured gain belongs to the cotangents "
     "that were used; the other lines hold for every loss, each as far as its label says."
 )
 _SERIES = (

@@ -29,7 +29,7 @@ def figure(report: Report) -> go.Figure | None:
             marker={"size": 5}, hovertemplate="step %{x}: %{y:.3g}<extra></extra>",
         )  # fmt: skip
         scale += paint.values(found, positive=True)
-        scale += [each.value + (each.error or 0.0) for each in found if each.value]
+        scale += [end for e in found if e.value for end in (e.value - (e.error or 0.0), e.value + (e.error or 0.0))]
     if flow.hamiltonian:
         drift = [abs(value - flow.hamiltonian[-1]) or None for value in flow.hamiltonian]
         first = flow.first or 0

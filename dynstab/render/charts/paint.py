@@ -100,8 +100,10 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _tick(value: float) -> str:
-    power = round(math.log10(value))
-    return f"{value:g}" if 1e-3 < value < 1e4 else f"10<sup>{power}</sup>" if value == 10.0**power else f"{value:.1e}"
+    if 1e-3 < value < 1e4:
+        return f"{value:g}"
+    mantissa, _, power = f"{value:.1e}".partition("e")
+    return f"{'' if mantissa == '1.0' else mantissa.removesuffix('.0') + '·'}10<sup>{int(power)}</sup>"
 
 
 def values(estimates: Iterable[Estimate], *, positive: bool = False) -> list[float | None]:

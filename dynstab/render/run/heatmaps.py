@@ -13,7 +13,7 @@ from dynstab.render.ink import printable, shorten
 
 MOST_COLUMNS = 320
 MOST_TICKS = 24
-LONGEST_TICK = 16
+LONGEST_TICK = 22
 COLOURED = 0.95
 LEAST_SPAN = 0.5
 """The scale never magnifies a map that is flat."""

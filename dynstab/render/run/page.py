@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 from dynstab.core.flag import Severity
 from dynstab.core.run import Incident, Run
-from dynstab.core.run_series import curves
+from dynstab.core.run_series import Curve, curves
 from dynstab.render.html.document import compose, write
 from dynstab.render.html.view import SEVERITY_SIGNS, Tile, rule_pages
 from dynstab.render.ink import printable
@@ -100,9 +101,19 @@ def _tiles(run: Run) -> list[Tile]:
     found = {curve.name: curve for curve in curves(run)}
     for name, question in wanted:
         if name in found and len(tiles) < 4:
-            (first, begin), curve = found[name].points[0], found[name]
-            tiles.append(Tile(question=question, answer=number(curve.last), detail=f"{number(begin)} at step {first}"))
+            curve = found[name]
+            tiles.append(Tile(question=question, answer=number(curve.last), detail=_before(curve)))
     return tiles
+
+
+def _before(curve: Curve) -> str:
+    """What the last value is to be held against: of a loss the first one, of all else the highest."""
+    known = [point for point in curve.points if math.isfinite(point[1])]
+    if curve.name == "loss" or not known:
+        step, value = curve.points[0]
+        return f"{number(value)} at step {step}"
+    step, value = max(known, key=lambda point: point[1])
+    return f"highest {number(value)} at step {step}"
 
 
 def _first_trouble(run: Run) -> Tile:

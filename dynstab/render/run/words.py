@@ -49,7 +49,7 @@ def beginning(run: Run) -> str:
         return f"{sentence}. No error followed."
     step, what = disaster
     lead = step - first.step
-    return sentence + (f", {plural(lead, 'step')} before the first error, {what} at step {step}." if lead > 0 else ".")
+    return sentence + (f", {plural(lead, 'step')} before the first {what} at step {step}." if lead > 0 else ".")
 
 
 def finding(incident: Incident) -> str:
@@ -129,7 +129,8 @@ def _nothing(run: Run) -> str:
 
 
 def _disaster(run: Run) -> tuple[int, str] | None:
-    """The first error, or the first post-mortem without one."""
-    errors = [(each.step, each.flag.name) for each in run.incidents if each.flag.severity is Severity.ERROR]
-    errors += [(each.step, "a post-mortem") for each in run.post_mortems]
+    """The first error, or the first post-mortem where that came earlier, with the rule that it is due to."""
+    errors = [(each.step, f"error, {each.flag.name}") for each in run.incidents if each.flag.severity is Severity.ERROR]
+    causes = {each.step: f", for {each.flag.name}" for each in run.incidents}
+    errors += [(each.step, f"post-mortem{causes.get(each.step, '')}") for each in run.post_mortems]
     return min(errors, key=lambda each: each[0], default=None)

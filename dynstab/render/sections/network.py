@@ -44,7 +44,7 @@ def remarks(report: Report) -> list[tuple[str, str]]:
         entries.append(("law of growth", f"{network.growth.law}; linear fit {number(network.growth.rate)} nat/step"))
     if network.causal is not None and report.system.axis == "depth":
         entries.append(("causal", "yes, token blocks are lower triangular" if network.causal else "no"))
-    if network.batch_coupled is not None:
+    if network.batch_coupled is not None and report.system.axis != "training":
         entries.append(("inputs", "influence each other" if network.batch_coupled else "do not influence each other"))
     return entries
 

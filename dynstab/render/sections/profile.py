@@ -19,6 +19,8 @@ from dynstab.render.table import usual_label
 LABEL = 24
 RANGE = 18
 WIDEST = 120
+ROUNDING = 1e-6
+"""Logarithms of ratios this near to 1 are rounding errors, and shown as 0."""
 LEAST_SPAN = 3.0
 """Nat that a chart covers at least: a flat profile shall look flat."""
 
@@ -135,7 +137,7 @@ def _chart_row(label: str, marks: str, ink: Ink) -> Text:
 def _sparkline(series: Series, low: float, high: float, spread: Spread, ink: Ink) -> Text:
     marks = spark(spread.fit(series.values), low, high)
     numbers = finite(series.values)
-    extent = span(numbers) if numbers else "not finite"
+    extent = span([0.0 if abs(value) < ROUNDING else value for value in numbers]) if numbers else "not finite"
     return line(
         ink.cell(f"{series.label} {series.mark}", LABEL),
         " ",

@@ -48,7 +48,8 @@ def confidence(report: Report) -> str:
 def subject(report: Report) -> str:
     """What was analysed: "GPT2Model from model.pt · 124 M parameters · 24 steps in depth · 8 inputs, float32"."""
     run = report.provenance
-    return f"{described(report.model, report.system)} · {plural(run.samples, 'input')}, {run.dtype} on {run.device}"
+    inputs = f"{plural(run.samples, 'input')}, " if report.system.axis != "training" else ""
+    return f"{described(report.model, report.system)} · {inputs}{run.dtype} on {run.device}"
 
 
 def described(model: ModelInfo, system: SystemInfo) -> str:

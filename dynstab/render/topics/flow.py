@@ -72,7 +72,9 @@ def _tables(flow: FlowDynamics) -> Iterator[TopicTable]:
         return
     pace = -(-len(flow.steps) // _ROWS)
     shown = flow.steps[::pace]
-    title = "The field where a step starts, mean over inputs; λ and R of the worst input" + (f", one step in {pace}" if pace > 1 else "")
+    title = "The field where a step starts, mean over inputs; λ and R of the worst input" + (
+        f", one step in {pace}" if pace > 1 else ""
+    )
     yield TopicTable(
         title=title,
         heads=("t", "h", "rejected", "error", "max Re λ", "μ₂(A)", "trace A", "|R(hλ)|"),

@@ -41,7 +41,7 @@ def _tables(flow: NetworkFlow) -> tuple[TopicTable, ...]:
         return ()
     rows = [(each.name, each.state_change, each.gain_change) for each in flow.integrators]
     table = TopicTable(
-        title="what another integrator would change: share of the update, ln of the gain",
+        title="What another integrator would change: share of the update, ln of the gain",
         heads=("integrator", "update", "ln gain"),
         rows=tuple(rows),
     )

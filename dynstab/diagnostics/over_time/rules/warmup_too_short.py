@@ -34,6 +34,7 @@ def find(history: History) -> Finding | None:
         return None
     rise = probes[-LAST].threshold / probes[-1].threshold
     ratio, slope = min(probe.ratio for probe in probes[-LAST:]), _slope(probes)
+    highest = max(probe.ratio for probe in probes[-LAST:])
     interval = (probes[-1].step - probes[0].step) / (PROBES - 1)
     if rise < RISE or slope <= 0 or ratio <= NEAR:
         return None
@@ -47,8 +48,8 @@ def find(history: History) -> Finding | None:
         threshold=1.0,
         where="network",
         message=f"The learning rate rises ({number(rise)} times since step {probes[-LAST].step}) and the sharpness "
-        f"does not give way: at {number(ratio)} of the optimizer's threshold at step {probes[-1].step}, "
-        f"it passes it {when}.",
+        f"does not give way: {number(ratio)} to {number(highest)} times the optimizer's threshold in the last {LAST} "
+        f"probes, up to step {probes[-1].step}; even the lowest passes it {when}.",
         evidence={"since": probes[-LAST].step, "rise": rise, "slope": slope, "steps_left": left},
         advice=(
             "Stop raising the learning rate here, or raise it several times more slowly.",
