@@ -25,7 +25,7 @@ help:
 	@echo "make bench   speed: against the limit and torch.func, against JAX (in its own environment), of the monitor"
 	@echo "make early-warning  how long before a run diverges the monitor says so"
 	@echo "make truth   laws with known answers, into reports/truth.md"
-	@echo "make reports the committed reports again, from the models that reports/make.py builds"
+	@echo "make reports the committed reports again, from the models that reports/models.py builds"
 
 demo: $(VENV)/.dynstab-demo
 	@$(BIN)/dynstab demo --out $(SCRATCH)
@@ -50,10 +50,10 @@ bench-tangents: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py
 
 bench-exponents: $(VENV)/.dynstab-test | $(PEERS)/bin/python
-	@$(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
+	@OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
 
 bench-overhead: $(VENV)/.dynstab-test
-	@$(BIN)/python tests/benchmarks/bench_overhead.py --steps 300 --threads 2 --write
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_overhead.py --steps 300 --threads 2 --write
 
 early-warning: $(VENV)/.dynstab-test
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/early_warning.py --workers $(WORKERS)

@@ -12,8 +12,8 @@ class Cost(Frozen):
     """An estimate made from one timed product.
 
     Attributes:
-        products: Jacobian products through the whole network, all inputs counted.
-        seconds_per_product: of one tangent of one input through all steps.
+        products: with the Jacobians of single steps, all inputs counted, as in the report's provenance.
+        seconds_per_product: of one tangent of one input through one step, mean over the steps.
         seconds: of all products; the decompositions of dense Jacobians come on top.
         bytes_per_tangent: memory that one tangent of all inputs takes. recorded_bytes: of the recorded run.
     """

@@ -22,6 +22,8 @@ from dynstab.linear.operator import DenseOperator, LinearOperator
 DENSE_LIMIT = 512
 """The larger side up to which dense algebra beats matrix-free estimators; the caller decides."""
 
+SINGULAR_TO_ROUNDING = "singular to rounding for some input: sum of ln(sigma + rounding)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseSpectrum:
@@ -32,7 +34,8 @@ class DenseSpectrum:
         smallest_nonzero: (samples, 1), the smallest above max(rows, cols) * eps * sigma_max; 0 for a zero matrix.
         nullity: (samples, 1), cols minus the numerical rank.
         frobenius_squared: (samples, 1).
-        log_determinant: (samples, 1), ln |det J|, -inf where the numerical rank is not full; None unless square.
+        log_determinant: (samples, 1), ln |det J|; None unless square. See `_log_determinant`: -inf where the matrix
+            as stored is singular, an upper bound where it only is to the rounding of its dtype.
     """
 
     singular_values: Result
@@ -55,8 +58,8 @@ def dense_spectrum(matrices: Tensor, *, products: int = 0) -> DenseSpectrum:
     values = torch.linalg.svdvals(clean)
     error = _rounding(matrices, values[:, :1])
 
-    def exact(numbers: Tensor, errors: Tensor, method: str = "SVD") -> Result:
-        found = Result(values=numbers, errors=errors, label=Label.EXACT, method=f"dense {method}", products=products)
+    def exact(numbers: Tensor, errors: Tensor) -> Result:
+        found = Result(values=numbers, errors=errors, label=Label.EXACT, method="dense SVD", products=products)
         return blank(found, bad)
 
     nonzero = values > error
@@ -68,7 +71,7 @@ def dense_spectrum(matrices: Tensor, *, products: int = 0) -> DenseSpectrum:
         smallest_nonzero=exact(smallest, error),
         nullity=exact((cols - rank).double(), torch.zeros_like(error)),
         frobenius_squared=exact(values.square().sum(dim=1, keepdim=True), square_error),
-        log_determinant=exact(*_log_determinant(clean, values, nonzero, error)) if rows == cols else None,
+        log_determinant=blank(_log_determinant(clean, values, error, products), bad) if rows == cols else None,
     )
 
 
@@ -138,14 +141,26 @@ def _rounding(matrices: Tensor, size: Tensor) -> Tensor:
     return rounding(matrices.dtype, *matrices.shape[1:]) * size
 
 
-def _log_determinant(clean: Tensor, values: Tensor, nonzero: Tensor, error: Tensor) -> tuple[Tensor, Tensor, str]:
-    """ln |det|, and the sum of what rounding does to each ln sigma."""
-    full = nonzero.all(dim=1, keepdim=True)
-    # LAPACK complains aloud about singular matrices; theirs is known already.
-    regular = clean.where(full[:, :, None], torch.eye(clean.shape[1], dtype=clean.dtype, device=clean.device))
-    log = torch.linalg.slogdet(regular).logabsdet[:, None].where(full, -torch.inf)
-    doubt = (error / values).sum(dim=1, keepdim=True).where(full, 0.0)
-    return log, doubt, "LU"
+def _log_determinant(clean: Tensor, values: Tensor, error: Tensor, products: int) -> Result:
+    """ln |det| of square matrices, exact but where a singular value lies below the rounding of their dtype.
+
+    -inf, exact, where one is zero to float64: then the matrix as stored is singular, as a dead unit makes it. One
+    that is small but not zero may be all rounding, so that |det| is known from above alone: each singular value is
+    off by `error` at most (Weyl), and the sum of ln(sigma + error) is the bound, at every regular input.
+    """
+    zero = values <= rounding(torch.float64, *clean.shape[1:]) * values[:, :1]
+    singular = zero.any(dim=1, keepdim=True)
+    doubtful = (values <= error).any(dim=1, keepdim=True) & ~singular
+    if bool(doubtful.any()):
+        bound = (values + error).log().sum(dim=1, keepdim=True).where(~singular, -torch.inf)
+        label, method, log, doubt = Label.UPPER, f"dense SVD, {SINGULAR_TO_ROUNDING}", bound, torch.zeros_like(bound)
+    else:
+        # LAPACK complains aloud about singular matrices; theirs is known already.
+        regular = clean.where(~singular[:, :, None], torch.eye(clean.shape[1], dtype=clean.dtype, device=clean.device))
+        log = torch.linalg.slogdet(regular).logabsdet[:, None].where(~singular, -torch.inf)
+        doubt = -torch.log1p(-error / values).sum(dim=1, keepdim=True).where(~singular, 0.0)
+        label, method = Label.EXACT, "dense LU"
+    return Result(values=log, errors=doubt, label=label, method=method, products=products)
 
 
 def _of_largest(eigenvalues: Result, key: Tensor, shift: float) -> Result:

@@ -49,8 +49,8 @@ def lyapunov_spectrum(
         k: how many exponents; None is all of them. seed: of the first tangents.
         memory_limit: bytes of R factors kept for `finite_time`.
         compile: up to ten steps with their tangents into one, by torch.compile, which needs a C++ compiler and takes
-            5 to 30 s. Ten times faster where a step is many operations on few numbers: it pays from about 50,000
-            steps. Where a step is a large matrix product it is slower.
+            5 to 30 s. Up to eight times faster where a step is many operations on few numbers: it pays from tens of
+            thousands of steps. Where a step is a large matrix product it is slower.
         time, dt, method: of a vector field, see `flow_spectrum`; `discard` is then a time, `steps` is not used.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dynstab.core.estimate import Label
-from dynstab.estimators.dense import dense_spectrum, eigenvalues
+from dynstab.estimators.dense import SINGULAR_TO_ROUNDING, dense_spectrum, eigenvalues
 from dynstab.estimators.result import Result
 
 
@@ -46,17 +46,20 @@ def block_eigenvalues(blocks: Tensor, *, products: int = 0) -> Result:
 def block_log_determinant(blocks: Tensor, *, products: int = 0) -> Result:
     """ln |det|, (samples, 1), of the block triangular matrix with these diagonal blocks (samples, T, d, d).
 
+    -inf where a block as stored is singular; an upper bound where one only is to the rounding of its dtype.
+
     Raises:
         ValueError: the blocks are not square.
     """
     samples, tokens, flat = _flat(blocks)
     each = dense_spectrum(flat, products=products).log_determinant
     assert each is not None
+    note = "" if each.label is Label.EXACT else f", {SINGULAR_TO_ROUNDING.replace('input', 'block')}"
     return Result(
         values=each.values.reshape(samples, tokens).sum(dim=1, keepdim=True),
         errors=each.errors.reshape(samples, tokens).sum(dim=1, keepdim=True),
-        label=Label.EXACT,
-        method=f"determinants of {tokens} diagonal blocks of width {blocks.shape[-1]}",
+        label=each.label,
+        method=f"determinants of {tokens} diagonal blocks of width {blocks.shape[-1]}{note}",
         products=products,
         outcome=each.outcome.replace("inputs", "blocks"),
     )

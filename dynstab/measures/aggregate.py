@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,11 @@ _ROUNDING = 64 * torch.finfo(torch.float64).eps
 def summarise(result: Result, *, unit: str = "1", mean: Mean = "arithmetic") -> Estimate:
     """`to_estimate`, with an outcome that counts the inputs whose number is NaN or infinite.
 
-    -inf stays: it is the logarithm of zero, which is data.
+    -inf stays: it is the logarithm of zero, which is data, and a mean that is bounded by it from above is -inf.
     """
     estimate = to_estimate(result, unit=unit, mean=mean)
+    if estimate.label is Label.UPPER and estimate.value == -inf:
+        estimate = estimate.model_copy(update={"label": Label.EXACT})
     bad = int((result.values.isnan() | result.values.isposinf()).any(dim=1).sum())
     if bad and estimate.outcome == CONVERGED:
         outcome = f"{NON_FINITE} in {bad} of {len(result.values)} inputs"

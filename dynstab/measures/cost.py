@@ -10,39 +10,56 @@ from dynstab.core.config import Config
 from dynstab.core.inspection import Cost
 from dynstab.linear.operator import JacobianOperator
 from dynstab.linear.tape_operator import on_tape
-from dynstab.measures.effort import EFFORTS, Effort, plan_dense
-from dynstab.systems.trajectory import Trajectory
+from dynstab.measures.effort import Effort, plan_frame
+from dynstab.measures.memory import LONGEST_MEMORY
+from dynstab.measures.survey import Survey
+from dynstab.systems.trajectory import Step, Trajectory
 
 _ROUNDS = 3  # the first linearises; the fastest counts
 
 
 def planned_products(trajectory: Trajectory, config: Config, *, spectral_inputs: int = 1) -> int:
-    """Products with the whole propagator, all inputs counted, that `measure` plans at most.
+    """Products with the Jacobians of single steps, all inputs counted, that `measure` plans: within a factor of two.
 
     Args:
         spectral_inputs: of the reference that serves the spectral work where the Jacobians are too large to form.
     """
-    steps, effort = trajectory.steps, EFFORTS[config.effort]
+    survey = Survey(trajectory=trajectory, spectral=trajectory, config=config)
+    steps, effort = trajectory.steps, survey.effort
     if not steps:
         return 0
-    if plan_dense([step.jacobian for step in steps], effort).whole:
-        formed = sum(min(step.jacobian.shape) for step in steps)
-        return -(-trajectory.samples * formed // len(steps))
+    along = _along(trajectory.whole or trajectory, effort, config.k) if trajectory.kind == "time" else 0
+    if survey.plan.whole:
+        return along + trajectory.samples * sum(min(step.jacobian.shape) for step in steps)
     gains = max(effort.gain_probes, -(-effort.least_probes // trajectory.samples))
-    return trajectory.samples * (effort.flow_probes + gains) + spectral_inputs * _spectral(effort, config.k)
+    # One frame for the QR exponents, and the budgets of everything else.
+    network = len(steps) * (config.k + 2 * effort.network_products)
+    spectra = sum(_spectral(survey, step) for step in steps)
+    sweeps = len(steps) * (effort.flow_probes + gains)
+    return along + trajectory.samples * sweeps + spectral_inputs * (network + spectra)
 
 
-def _spectral(effort: Effort, k: int) -> int:
-    """One frame for the QR exponents, and the budgets of everything else."""
-    each_step = effort.singular_products + effort.symmetric_products + effort.eigen_products
-    return k + each_step + 2 * effort.network_products
+def _spectral(survey: Survey, step: Step) -> int:
+    effort = survey.effort
+    if not survey.decomposes(step.index):
+        return effort.singular_products
+    symmetric = effort.symmetric_products if step.kind == "residual" else 0
+    return effort.singular_products + effort.eigen_products + symmetric
+
+
+def _along(whole: Trajectory, effort: Effort, k: int) -> int:
+    """Over all of a recurrence's sequence: the frame of the exponents forth, and the probes of the memory back."""
+    steps = len(whole.steps)
+    frame = plan_frame([step.jacobian for step in whole.steps], effort, k)
+    return whole.samples * (steps * frame + min(steps, LONGEST_MEMORY) * effort.flow_probes)
 
 
 def estimate_cost(trajectory: Trajectory, config: Config) -> Cost:
     """One tangent of all inputs through all steps, timed, times the products that the effort plans."""
     operators = [step.jacobian for step in trajectory.steps if isinstance(step.jacobian, JacobianOperator)]
     tangents = tuple(torch.randn_like(tensor).unsqueeze(0) for tensor in trajectory.states[0].value)
-    each = min(_timed(operators, tangents) for _ in range(_ROUNDS)) / trajectory.samples
+    count = max(1, len(operators)) * trajectory.samples
+    each = min(_timed(operators, tangents) for _ in range(_ROUNDS)) / count
     products = planned_products(trajectory, config)
     return Cost(
         products=products,

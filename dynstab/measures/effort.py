@@ -124,3 +124,10 @@ def plan_dense(operators: Sequence[LinearOperator], effort: Effort) -> DensePlan
     if inputs == 0 or entries * small[0].dtype.itemsize > effort.vectors_bytes:
         return nothing
     return DensePlan(formed=tuple(operator in small for operator in operators), inputs=inputs)
+
+
+def plan_frame(operators: Sequence[LinearOperator], effort: Effort, k: int) -> int:
+    """Tangents that are carried along a recurrence: all directions where their QR is affordable, else `k` of them."""
+    first, size = operators[0], operators[0].cols
+    affordable = first.samples * len(operators) * float(size) ** 3 <= effort.dense_work
+    return size if affordable and size <= effort.dense_size else min(k, size)

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, isfinite
+from math import exp, inf, isfinite
 from sys import float_info
 
 import torch
@@ -138,12 +138,17 @@ def _determinant(survey: Survey, length: int) -> Iterator[Finding]:
         yield Finding("lyapunov", 0, {"sum": missing.model_copy(update={"unit": _UNIT})})
         return
     failed = [part.outcome for part in known if part.outcome != CONVERGED]
+    value, error = sum(part.value or 0.0 for part in known), sum(part.error or 0.0 for part in known)
+    label = weakest(*(part.label for part in known))
+    method = next((part.method for part in known if part.label is label), known[0].method)
+    if label is Label.UPPER:  # exact parts of a bound count with their errors; and a bound of -inf is the number
+        value, error, label = value + error, 0.0, Label.EXACT if value == -inf else label
     total = Estimate(
-        value=sum(part.value or 0.0 for part in known),
-        error=sum(part.error or 0.0 for part in known),
+        value=value,
+        error=error,
         unit="nat",
-        method=f"sum over {length} steps, {known[0].method}",
-        label=weakest(*(part.label for part in known)),
+        method=f"sum over {length} steps, {method}",
+        label=label,
         outcome=failed[0] if failed else CONVERGED,
         products=sum(part.products for part in known),
         samples=known[0].samples,

@@ -122,6 +122,8 @@ def _integrals(
     volume = Estimate.unmeasured(traces) if isinstance(traces, str) else summarise(traces, unit="nat")
     bound = Estimate.unmeasured(norms) if isinstance(norms, str) else summarise(norms, unit="nat")
     determinant = survey.estimate("network", 0, "log_determinant")
+    if determinant is not None and determinant.label is Label.UPPER:  # a bound has no gap
+        determinant = None
     gap = Estimate.unmeasured("ln |det| of the solver's map or the trace was not measured", unit="nat")
     comparable = determinant is not None and how.inputs == trajectory.samples and how.dense
     if comparable and determinant is not None and determinant.value is not None and volume.value is not None:

@@ -16,14 +16,16 @@ from dynstab.measures.flow_profile import swept_profile
 from dynstab.measures.survey import Survey
 from dynstab.systems.trajectory import Trajectory
 
+LONGEST_MEMORY = 2000
+"""Steps back that are looked at."""
+
 _DRAW = 12
-_LONGEST = 2000
 _SHOWN = 200
 
 
 def measure_memory(survey: Survey, whole: Trajectory) -> dict[str, object]:
     """The gain of isotropic cotangents at the last state, at every state before it."""
-    operators = [step.jacobian for step in whole.steps][-_LONGEST:]
+    operators = [step.jacobian for step in whole.steps][-LONGEST_MEMORY:]
     profile = swept_profile(
         operators,
         survey.effort.flow_probes,

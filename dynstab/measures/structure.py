@@ -118,7 +118,7 @@ def _defects(span: Span) -> dict[PropertyName, Callable[[Probes], Result]]:
 def _volume(survey: Survey, span: Span) -> Result | None:
     """|ln |det J||, where the measure of singular values found it."""
     parts = [survey.estimate("step", index, "log_determinant") for index in range(span.source, span.target)]
-    known = [part for part in parts if part is not None and part.value is not None]
+    known = [part for part in parts if part is not None and part.value is not None and part.label is not Label.UPPER]
     if len(known) < len(parts):
         return None
     noise = 64 * rounding(span.operator.dtype, *span.operator.shape)

@@ -21,6 +21,7 @@ from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.qr import LONGEST_INTERVAL, FrameWalk, QRExponents
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.directions import measure_directions
+from dynstab.measures.effort import plan_frame
 from dynstab.measures.fixed_point import find_fixed_point
 from dynstab.measures.memory import measure_memory
 from dynstab.measures.survey import Finding, Survey
@@ -87,8 +88,7 @@ def _walk(survey: Survey, whole: Trajectory, discarded: int) -> QRExponents:
     """A frame of tangents along the whole sequence: all directions where that is affordable, else `k` of them."""
     operators = [step.jacobian for step in whole.steps]
     first, size = operators[0], operators[0].cols
-    affordable = whole.samples * len(operators) * float(size) ** 3 <= survey.effort.dense_work
-    k = size if affordable and size <= survey.effort.dense_size else min(survey.config.k, size)
+    k = plan_frame(operators, survey.effort, survey.config.k)
     dtype = torch.float32 if first.dtype in (torch.float16, torch.bfloat16) else first.dtype
     frame = random_frame(whole.samples, size, k, seed=survey.seed(_DRAW), dtype=dtype, device=first.device)
     floor = 2 * torch.finfo(first.dtype).eps

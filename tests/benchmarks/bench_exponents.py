@@ -48,7 +48,7 @@ class Timing:
     ready: float = 0.0
     each: list[float] = field(default_factory=list)
     exponents: list[float] = field(default_factory=list)
-    error: float = float("nan")
+    error: float | None = None
 
     @property
     def median(self) -> float:
@@ -184,9 +184,9 @@ def table(timings: list[Timing]) -> list[str]:
     """One system, as a Markdown table."""
     lines = ["| | factorised every | ms a step | compile or capture, s | rms error |", "|---|---|---|---|---|"]
     for timing in timings:
-        bare = timing.way in (DENSE, PRODUCT)
         every = "never" if timing.way == PRODUCT else str(timing.every or "as needed")
-        error, ready = ("-", "-") if bare else (f"{timing.error:.1e}", f"{timing.ready:.1f}")
+        measured = timing.error is not None
+        error, ready = (f"{timing.error:.1e}", f"{timing.ready:.1f}") if measured else ("-", "-")
         lines.append(f"| {timing.way} | {every} | {timing.median:.3g} | {ready} | {error} |")
     return lines
 
@@ -219,12 +219,12 @@ def page(found: dict[str, list[Timing]], setting: dict[str, Any]) -> str:
     lines = [
         "# What a step of a Lyapunov spectrum costs",
         "",
-        f"Written by `make bench-exponents`: torch {setting['torch']} beside {versions}, float64, all pinned to the",
-        f"same {setting['cores']} core(s), medians of {setting['rounds']} interleaved rounds. Tangents and QR",
-        "are counted, transients are not, and neither is compilation. The peers factorise at every step by default;",
-        "dynstab where the columns would lose their independence, at most every 100 steps, and at an interval that is",
-        "asked for only as far as they bear it. The errors are those of this many steps, against a run 20 times as",
-        "long: where all agree they come from the orbit, and not from the method.",
+        f"Written by `make bench-exponents`: torch {setting['torch']} beside {versions}, float64,",
+        f"all pinned to the same {setting['cores']} core(s), medians of {setting['rounds']} interleaved rounds.",
+        "Tangents and factorisations are counted, transients are not, and neither is compilation. The peers",
+        "factorise at every step by default; dynstab where the columns would lose their independence, at most every",
+        "100 steps, and at an interval that is asked for only as far as they bear it. The errors are those of this",
+        "many steps, against a run 20 times as long: where all agree they come from the orbit, not from the method.",
         "",
         "Times faster than the other, the target in brackets:",
         "",
@@ -236,15 +236,15 @@ def page(found: dict[str, list[Timing]], setting: dict[str, Any]) -> str:
         "",
         "## What is missed, and why",
         "",
-        "- Networks: a step is a matrix product, and in float64 torch's takes longer on this machine than a whole step of",
-        "  the peers where it stands alone in the table. For all 200 exponents a dense Jacobian, W times a diagonal, costs",
-        "  one product as well: ten times is out of reach there.",
-        "- Lorenz 96 without compilation: a hundred calls of torch on 1,600 numbers each. With a factorisation at every",
-        "  step the stretches that are compiled are single steps. Left to itself it factorises every 100 steps, at the",
-        "  same error.",
-        "- lyapax's 10 steps between factorisations lose the small exponents of the network with N = 200: see its error.",
-        "- A batch of trajectories in one run is not there to be measured: `lyapunov_spectrum` takes one orbit at a time,",
-        "  where the peers are batched by `jax.vmap`.",
+        "- Networks: a step is a matrix product in float64, and how long torch's takes alone, without a tanh or a",
+        "  factorisation, stands in the last line of each table: set it against a whole step of the peers. For all 200",
+        "  exponents a dense Jacobian, W times a diagonal, costs one product as well: ten times is out of reach there.",
+        "- Lorenz 96 without compilation: a hundred calls of torch on 1,600 numbers each. With a factorisation at",
+        "  every step the stretches that are compiled are single steps. Left to itself dynstab factorises every 100",
+        "  steps, at the same error.",
+        "- Ten steps between factorisations lose the small exponents of the network with N = 200: see lyapax's error.",
+        "- A batch of trajectories in one run is not there to be measured: `lyapunov_spectrum` takes one orbit at a",
+        "  time, where the peers are batched by `jax.vmap`.",
     ]
     return "\n".join(lines) + "\n"
 

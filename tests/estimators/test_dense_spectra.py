@@ -124,3 +124,48 @@ def test_logarithm_carries_the_error_to_first_order_and_knows_zero() -> None:
     logs = values.with_values(values.values, torch.full_like(values.values, 0.02)).logarithm(scale=0.5)
     assert logs.values[0].tolist() == pytest.approx([0.5 * log(4), 0.5 * log(2), -torch.inf])
     assert logs.errors[0].tolist() == pytest.approx([0.0025, 0.005, 0.0], rel=0.01)
+
+
+def test_a_dead_unit_in_float32_gives_log_determinant_minus_infinity() -> None:
+    matrix = gaussian(1, 8, 8).float()
+    matrix[0, 3] = 0
+    found = dense_spectrum(matrix).log_determinant
+    assert found is not None and found.label is Label.EXACT
+    assert float(found.values) == -torch.inf and float(found.errors) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_determinant_lost_in_float32_is_bounded_from_above(seed: int) -> None:
+    left, right = (torch.linalg.qr(gaussian(1, 6, 6, seed=s)).Q for s in (seed, seed + 50))
+    scales = torch.tensor([1.0, 0.5, 0.2, 0.1, 1e-2, 1e-12])
+    lost = left.float() * scales @ right.float()
+    found = dense_spectrum(torch.cat([lost, left.float()])).log_determinant
+    assert found is not None and found.label is Label.UPPER and "singular to rounding for some input" in found.method
+    true = float(scales.double().log().sum())
+    # No better than the rounding of float32 lets one know: ln(6 eps) where ln(1e-12) was.
+    assert true < float(found.values[0]) < true + log(4 * 6 * torch.finfo(torch.float32).eps / 1e-12)
+    assert 0.0 < float(found.values[1]) < 1e-4
+
+
+def test_a_token_block_lost_in_float32_bounds_the_log_determinant_and_a_dead_one_settles_it() -> None:
+    rotation = torch.linalg.qr(gaussian(4, 4)).Q.float()
+    lost = rotation * torch.tensor([1.0, 1.0, 1.0, 1e-12]) @ rotation
+    found = block_log_determinant(torch.stack([lost, rotation])[None])
+    assert found.label is Label.UPPER and "for some block" in found.method
+    assert log(1e-12) < float(found.values) < log(1e-5)
+    dead = block_log_determinant(torch.stack([torch.zeros(4, 4), rotation])[None])
+    assert dead.label is Label.EXACT and float(dead.values) == -torch.inf
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 10_000), st.floats(-7.0, 0.0))
+def test_the_log_determinant_of_a_rounded_matrix_is_the_true_one_within_its_error(
+    size: int, seed: int, smallest: float
+) -> None:
+    left, right = (torch.linalg.qr(gaussian(1, size, size, seed=s)).Q for s in (seed, seed + 1))
+    scales = torch.logspace(0.0, smallest, size, dtype=torch.float64)
+    found = dense_spectrum((left * scales @ right).float()).log_determinant
+    assert found is not None
+    value, error, true = float(found.values), float(found.errors), float(scales.log().sum())
+    assert true <= value + error + 1e-12
+    assert found.label is Label.UPPER or value - error - 1e-12 <= true

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from dynstab.core.config import Config
 from dynstab.core.estimate import Label
 from dynstab.core.measurements import Measurements
-from dynstab.measures import measure
+from dynstab.measures import measure, planned_products
 from dynstab.systems.time import time_system
 
 F64 = torch.float64
@@ -202,3 +204,22 @@ def test_long_sequences_decompose_no_more_steps_than_short_ones() -> None:
     short, long = (measured(layer, seeded(steps, 2, 2), effort="quick") for steps in (150, 600))
     assert len(short.steps) == len(long.steps) == 100
     assert short.time is not None and long.time is not None and long.time.steps == 599 - 119
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "effort"),
+    [(nn.LSTM, 8, "standard"), (nn.LSTM, 4, "quick"), (nn.RNN, 3, "standard")],
+    ids=["LSTM", "quick LSTM", "RNN"],
+)
+def test_the_products_planned_for_a_recurrence_are_those_it_takes_within_a_factor_of_two(
+    layer: Callable[[int, int], nn.Module], inputs: int, effort: Literal["quick", "standard"]
+) -> None:
+    torch.manual_seed(0)
+    trajectory = time_system(layer(4, 16), (torch.randn(150, inputs, 4),)).trajectory
+    config, whole = Config(effort=effort), trajectory.whole
+    assert whole is not None and len(whole.steps) > len(trajectory.steps)  # more than the window that is looked at
+    planned = planned_products(trajectory, config)
+    before = sum(step.jacobian.products for each in (trajectory, whole) for step in each.steps)
+    measure(trajectory, config)
+    spent = sum(step.jacobian.products for each in (trajectory, whole) for step in each.steps) - before
+    assert spent / 2 < planned < 2 * spent

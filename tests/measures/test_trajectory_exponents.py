@@ -114,6 +114,26 @@ def test_a_direction_lost_in_float32_is_lost_although_exponents_are_float64(chai
     assert all(value > -20 for value in values(found.finite_time)[:4])
 
 
+def test_a_determinant_lost_in_float32_is_an_upper_bound_of_the_sum_beside_it(chain):
+    rotations = [torch.linalg.qr(gaussian(1, 6, seed)).Q.float() for seed in range(8)]
+    scales = torch.tensor([1.0, 1.0, 0.5, 0.5, 0.1, 1e-9])
+    # Graded by columns: every step's smallest singular value is data, but below what float32 lets one tell from zero.
+    found = measure(chain([rotation * scales for rotation in rotations]), Config(k=6))
+    true = 8 * float(scales.double().log().sum())
+    for estimate, steps in ((found.network.log_determinant, 1), (found.lyapunov.sum, 8)):
+        assert estimate.label is Label.UPPER and estimate.error == 0.0
+        assert estimate.value is not None and true / steps < estimate.value < 0
+        assert "singular to rounding" in estimate.method
+
+
+def test_one_dead_step_or_input_makes_the_determinant_zero_whatever_rounding_hides_elsewhere(chain):
+    lost, dead = torch.diag(torch.tensor([1.0, 1e-9])), torch.diag(torch.tensor([1.0, 0.0]))
+    steps = measure(chain([lost[None], dead[None]]), Config(k=2)).network.log_determinant
+    inputs = measure(chain([torch.stack([lost, dead])] * 2), Config(k=2)).network.log_determinant
+    for estimate in (steps, inputs):
+        assert estimate.value == -float("inf") and estimate.label is Label.EXACT and estimate.outcome == "converged"
+
+
 def test_where_sizes_change_there_is_no_sum(chain):
     generator = torch.Generator().manual_seed(0)
     matrices = [torch.randn(1, 4, 6, generator=generator).double(), torch.randn(1, 4, 4, generator=generator).double()]

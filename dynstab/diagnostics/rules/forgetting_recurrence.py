@@ -6,11 +6,25 @@ from collections.abc import Iterator
 
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.flag import Severity
+from dynstab.core.time_dynamics import GateUse
 from dynstab.diagnostics.case import Case
 from dynstab.diagnostics.facts import Facts, at_most, finite
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import LOST_MEMORY, SHORT_MEMORY
 from dynstab.diagnostics.words import number
+
+_KEEPING = {
+    "forget gate": "Start the forget gates open: a bias of 1 or more, or one drawn for the times that matter.",
+    "update gate": "Start the update gates where they keep the state: a bias of 1 or more in torch's GRU, which keeps "
+    "the share z of its state (others keep 1 - z and want -1), or one drawn for the times that matter.",
+}
+_OTHER_GATES = "Start the gates where they keep the state: by their bias, far from the middle of the sigmoid."
+_GATED = "Start the recurrent weights orthogonal, or use state-space layers, whose state adds up."
+_UNGATED = (
+    "Start the recurrent weights orthogonal or near the identity, so that their gain is 1 and not far below.",
+    "Or use a cell with gates, whose state adds up (LSTM, GRU), or state-space layers.",
+)
+_SHORTER = "If the task needs no longer memory, shorten the sequences: the earlier steps only cost time."
 
 
 def find(facts: Facts) -> Iterator[Finding]:
@@ -33,12 +47,16 @@ def find(facts: Facts) -> Iterator[Finding]:
         message=f"Gradients reach back {number(reach)} of {time.sequence} steps before they fall below a twentieth"
         f"{halved}: what came earlier is hardly learned.",
         evidence={"sequence": time.sequence, "half_life": half, "share": share},
-        advice=(
-            "Start the forget gates open: a bias of 1 or more, or one drawn for the lengths of time that matter.",
-            "Start recurrent weights orthogonal, or use a cell whose state adds up (LSTM, GRU, state-space layers).",
-            "If the task needs no longer memory, shorten the sequences: the earlier steps only cost time.",
-        ),
+        advice=(*_advice(time.gates), _SHORTER),
     )
+
+
+def _advice(gates: tuple[GateUse, ...]) -> tuple[str, ...]:
+    """What lets this recurrence remember: its gates where it has some, else its recurrent weights."""
+    if not gates:
+        return _UNGATED
+    keeping = [words for name, words in _KEEPING.items() if any(gate.name.startswith(name) for gate in gates)]
+    return (*(keeping or [_OTHER_GATES]), _GATED)
 
 
 RULE = Rule(
@@ -66,11 +84,14 @@ RULE = Rule(
             reaches back five steps of two hundred.
             """,
         what_to_do="""
-            Open the forget gates, start orthogonal, use cells whose state adds up, or shorten the sequences.
+            Where there are gates, start those open that keep the state. Where there are none, start the recurrent
+            weights orthogonal or near the identity, or use cells whose state adds up. Or shorten the sequences.
             """,
         references=(
             "Bengio, Simard & Frasconi (1994), Learning long-term dependencies with gradient descent is difficult, "
             "IEEE Trans. Neural Networks 5",
+            "Le, Jaitly & Hinton (2015), A simple way to initialize recurrent networks of rectified linear units, "
+            "arXiv:1504.00941",
             "Jozefowicz, Zaremba & Sutskever (2015), An empirical exploration of recurrent network architectures, ICML",
             "Tallec & Ollivier (2018), Can recurrent neural networks warp time?, ICLR",
         ),
