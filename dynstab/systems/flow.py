@@ -15,7 +15,7 @@ from dynstab.core.errors import StateError
 from dynstab.core.report import Check
 from dynstab.systems.flow_methods import installed
 from dynstab.systems.flow_problem import Problem, Solution
-from dynstab.systems.flow_sources import running, source_of
+from dynstab.systems.flow_sources import running, source_of, without_time
 from dynstab.systems.flow_trajectory import flow_trajectory
 from dynstab.systems.flow_verify import flow_checks
 from dynstab.systems.flow_watch import Enough, Watch, watching
@@ -53,6 +53,7 @@ def flow_system(
         ConfigError: no differential equation is solved and the module is no vector field.
         StateError: the solver accepted no step.
     """
+    args = without_time(unwrap(module), args)
     subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
     source = source_of(subject)
 

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from dynstab.capture.isolate import isolated
@@ -52,15 +52,26 @@ def source_of(subject: Subject) -> WatchedSource | PlainSource:
     )
 
 
+def without_time(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a vector field f(t, x) without the time, if one was given: the interval is ours to choose."""
+    first = args[0] if len(args) == 2 and _needed(module) == 2 else None
+    time = isinstance(first, (int, float)) or (isinstance(first, Tensor) and first.ndim == 0)
+    return args[1:] if time else args
+
+
 def _is_plain(subject: Subject) -> bool:
     """forward takes a time and a state, and one tensor was given."""
+    return _needed(subject.module) == 2 and len(subject.inputs) == 1
+
+
+def _needed(module: nn.Module) -> int | None:
+    """How many positional arguments forward cannot do without; None where it does not say."""
     try:
-        parameters = inspect.signature(subject.module.forward).parameters.values()
+        parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
-        return False
+        return None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
-    return len(needed) == 2 and len(subject.inputs) == 1
+    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters)
 
 
 @dataclass(frozen=True)

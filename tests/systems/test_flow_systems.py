@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -266,3 +267,14 @@ def test_what_is_no_flow_is_refused_in_one_sentence():
         flow_system(nn.Linear(2, 3), (torch.randn(4, 2),))
     with pytest.raises(InputError, match="the model rejects the input"):
         flow_system(NeuralODE(), (torch.randn(4, 7),))
+
+
+@pytest.mark.parametrize("time", [torch.tensor(0.5), 0.0])
+def test_a_field_given_its_time_too_is_read_from_its_state(time: Any) -> None:
+    class Decay(nn.Module):
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            return -x
+
+    x = torch.ones(2, 3, dtype=torch.float64)
+    found = flow_system(Decay(), (time, x)).trajectory
+    assert torch.allclose(found.states[-1].value[0], torch.full_like(x, math.exp(-1)), atol=1e-4)
