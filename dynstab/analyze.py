@@ -13,12 +13,11 @@ from torch import Tensor, nn
 import dynstab
 from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, StateError
-from dynstab.core.flag import Verdict
 from dynstab.core.inspection import Inspection
 from dynstab.core.measurements import Measurements
 from dynstab.core.progress import NullProgress, Progress
-from dynstab.core.report import Check, Provenance, Report, SystemInfo
-from dynstab.diagnostics import Facts, diagnose, verdict
+from dynstab.core.report import Provenance, Report, SystemInfo
+from dynstab.diagnostics import judged
 from dynstab.loading import LoadedModel
 from dynstab.measures import measure
 from dynstab.measures.cost import estimate_cost
@@ -69,7 +68,13 @@ def analyze(
     )
     trajectories = [each for each in (system.trajectory, reference, system.trajectory.whole) if each is not None]
     provenance = _provenance(target, trajectories, started, measurements)
-    return _judged(target, provenance, _described(target, system), system.checks, measurements)
+    return judged(
+        provenance=provenance,
+        model=target.info(),
+        verification=system.checks,
+        system=_described(target, system),
+        measurements=measurements,
+    )
 
 
 def inspect(model: nn.Module | LoadedModel, inputs: Any = None, *, config: Config | None = None) -> Inspection:
@@ -107,30 +112,13 @@ def _nothing_to_measure(target: Target, reason: str, started: float) -> Report:
     nothing = Trajectory(kind=kind, states=(), steps=(), notes=(reason,))
     system = system_info(nothing, target.inputs.description, target.notes)
     measurements = Measurements()
-    return _judged(target, _provenance(target, [nothing], started, measurements), system, (), measurements)
-
-
-def _judged(
-    target: Target,
-    provenance: Provenance,
-    system: SystemInfo,
-    checks: tuple[Check, ...],
-    measurements: Measurements,
-) -> Report:
-    config = target.config
-    blank = Verdict(kind="inconclusive", summary="not judged yet", confidence="low")
-    report = Report(
-        provenance=provenance,
+    return judged(
+        provenance=_provenance(target, [nothing], started, measurements),
         model=target.info(),
-        verification=checks,
+        verification=(),
         system=system,
         measurements=measurements,
-        flags=(),
-        verdict=blank,
     )
-    facts = Facts.of(report)
-    flags = diagnose(facts, select=config.select, ignore=config.ignore)
-    return report.model_copy(update={"flags": flags, "verdict": verdict(facts, flags)})
 
 
 def _provenance(

@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 
 import dynstab
 from dynstab.core.config import Config
-from dynstab.core.flag import Verdict
 from dynstab.core.report import Check, ModelInfo, Provenance, Report
-from dynstab.diagnostics import Facts, diagnose, verdict
+from dynstab.diagnostics import judged
 from dynstab.estimators.sharpness import training_stability
 from dynstab.measures import measure
 from dynstab.systems.describe import system_info
@@ -44,7 +43,7 @@ def analyze_training(
     trajectory = training_trajectory(model, loss, optimizer, steps)
     measurements = measure(trajectory, config).model_copy(update={"training": dynamics})
     weights = trajectory.states[0].value[0]
-    report = Report(
+    return judged(
         provenance=Provenance(
             dynstab=dynstab.__version__,
             torch=torch.__version__,
@@ -71,12 +70,7 @@ def analyze_training(
         ),
         system=system_info(trajectory, ("the batch of the loss",)),
         measurements=measurements,
-        flags=(),
-        verdict=Verdict(kind="inconclusive", summary="not judged yet", confidence="low"),
     )
-    facts = Facts.of(report)
-    flags = diagnose(facts, select=config.select, ignore=config.ignore)
-    return report.model_copy(update={"flags": flags, "verdict": verdict(facts, flags)})
 
 
 def _same_weights(model: nn.Module, loss: Loss, optimizer: Optimizer, trajectory: Trajectory) -> Check:

@@ -6,6 +6,7 @@ The words 'exploding' and 'vanishing' live here and nowhere else.
 from __future__ import annotations
 
 from dynstab.diagnostics.facts import Facts
+from dynstab.diagnostics.judged import judged
 from dynstab.diagnostics.registry import (
     all_rules,
     diagnose,
@@ -28,6 +29,7 @@ __all__ = [
     "documented_rules",
     "find_documented",
     "find_rule",
+    "judged",
     "matching_rules",
     "selected_rules",
     "verdict",

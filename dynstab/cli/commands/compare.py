@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from dynstab.cli.options import assets_option, config_options, debug_option, model_options, rule_options
 
 if TYPE_CHECKING:
+    from dynstab.core.comparison import Comparison
     from dynstab.core.run_comparison import RunComparison
 
 
@@ -28,7 +30,6 @@ def command(targets: tuple[str, ...], html: str | None, assets: str, json: str |
     same options as in `dynstab analyze`: two checkpoints of one model, before and after training. Steps are
     matched by name. Files of training runs are compared with each other, at the last steps that all have.
     """
-    from dynstab.cli.consoles import output
     from dynstab.cli.delivery import require_folder
     from dynstab.cli.runs import compare_runs_of
     from dynstab.core.errors import ConfigError
@@ -38,29 +39,29 @@ def command(targets: tuple[str, ...], html: str | None, assets: str, json: str |
     require_folder("html", html)
     require_folder("json", json)
     if (runs := compare_runs_of(targets)) is not None:
-        _deliver_runs(runs, json=json, html=html, assets=assets)
+        from dynstab.render.run.comparison_page import write_run_comparison
+
+        _deliver(runs, write_run_comparison, json=json, html=html, assets=assets)
         return
     # Only now: to compare runs takes no torch.
     from dynstab.cli.work import report_of
     from dynstab.compare import compare
-    from dynstab.core.report import write_whole
     from dynstab.render import write_comparison
 
     comparison = compare([report_of({**options, "target": target}) for target in targets], targets)
-    if json == "-":
-        click.echo(comparison.to_json())
-    else:
-        output().print(comparison)
-    if json not in (None, "-"):
-        write_whole(json, comparison.to_json())
-    if html is not None:
-        write_comparison(comparison, html, assets=assets)
+    _deliver(comparison, write_comparison, json=json, html=html, assets=assets)
 
 
-def _deliver_runs(comparison: RunComparison, *, json: str | None, html: str | None, assets: str) -> None:
+def _deliver(
+    comparison: Comparison | RunComparison,
+    write_page: Callable[..., None],
+    *,
+    json: str | None,
+    html: str | None,
+    assets: str,
+) -> None:
     from dynstab.cli.consoles import output
     from dynstab.core.report import write_whole
-    from dynstab.render.run.comparison_page import write_run_comparison
 
     if json == "-":
         click.echo(comparison.to_json())
@@ -69,4 +70,4 @@ def _deliver_runs(comparison: RunComparison, *, json: str | None, html: str | No
     if json not in (None, "-"):
         write_whole(json, comparison.to_json())
     if html is not None:
-        write_run_comparison(comparison, html, assets=assets)
+        write_page(comparison, html, assets=assets)
