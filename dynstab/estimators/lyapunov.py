@@ -20,7 +20,7 @@ from dynstab.estimators.spectrum import LyapunovSpectrum, Propagator
 from dynstab.estimators.stepped_orbit import SteppedOrbit
 
 _MANY = 64  # tangents from which factorisations take as long as the steps
-_REACH = 0.7  # for so many: the smallest R_ii is known to a relative 1e-5 then, and a third of the time is saved
+_REACH = 0.6  # for so many: the smallest R_ii is known to a relative 1e-4 then, and a third of the time is saved
 _LONGEST_STRETCH = 10  # steps compiled into one
 _SETTLED = 3  # factorisations after which an interval means something
 
@@ -148,6 +148,7 @@ def orbit_spectrum(
         return _diverged(orbit, watch, frame.shape[2], burn_in.products)
     burn_in.factorise()
     walk = FrameWalk(burn_in.frame, floor=floor, memory_limit=memory_limit, longest=longest, reach=reach)
+    walk.orthogonal = min(LONGEST_INTERVAL, max(1, steps // 20))  # so that standard errors mean something
     walk.interval = burn_in.interval
     if not _walk(orbit, watch, walk, steps, compile):
         return _diverged(orbit, watch, frame.shape[2], burn_in.products + walk.products)

@@ -25,12 +25,14 @@ from torch import Tensor
 
 from dynstab.core.estimate import Label
 from dynstab.estimators.adapters import workable
+from dynstab.estimators.elimination import eliminate
 from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.ranked_qr import RankedQR, ranked_qr
 from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import JacobianOperator, LinearOperator
 
 LONGEST_INTERVAL = 100
+_MANY = 64  # columns from which elimination is cheaper than QR
 
 
 class Stretch(JacobianOperator):
@@ -106,7 +108,8 @@ class FrameWalk:
     Attributes:
         frame: orthonormal columns (samples, size, k), the Q of the last factorisation.
         keep_factors: whether R factors are kept. memory_limit: bytes of them; past it they are dropped.
-        longest: steps between two factorisations at most.
+        longest: steps between two factorisations at most. orthogonal: steps between two by QR at most, by default
+            `longest`; in between, many columns are kept independent by elimination, see `elimination`.
         floor: a direction is lost where R_ii is at or below that share of its own column; by default 16
             times the rounding of the frame's dtype.
         reach: share of ln(1 / floor) that the ratio within R may grow to: the smallest R_ii is known
@@ -116,6 +119,7 @@ class FrameWalk:
     frame: Tensor
     keep_factors: bool = True
     longest: int = LONGEST_INTERVAL
+    orthogonal: int = 0
     memory_limit: int = 2**30
     floor: float = 0.0
     reach: float = 0.45
@@ -128,10 +132,9 @@ class FrameWalk:
     def __post_init__(self) -> None:
         self.width = self.frame.shape[2]
         self.floor = self.floor or 16 * torch.finfo(self.frame.dtype).eps
-        self.rate, self.memory = 0.0, 0
-        self.pending: list[LinearOperator] = []
-        self.pending_steps = 0
-        self.columns = self.frame
+        self.rate, self.memory, self.eliminations = 0.0, 0, 0
+        self.eliminated, self.eliminated_steps = torch.zeros(()), 0
+        self._go_on(self.frame)
         self.lost = torch.zeros(self.frame.shape[0], self.width, dtype=torch.bool, device=self.frame.device)
 
     @property
@@ -146,25 +149,86 @@ class FrameWalk:
         self.products += steps * self.columns.shape[2]
         self.pending.append(operator)
         self.pending_steps += steps
-        if self.room <= 0:
+        if self.room > 0:
+            return
+        due = self.eliminated_steps + self.pending_steps >= (self.orthogonal or self.longest)
+        if due or min(self.columns.shape[1:]) < max(_MANY, self.width) or bool(self.lost.any()):
             self.factorise()
+        else:
+            self._eliminate()
 
     def factorise(self) -> None:
-        """Close the interval now."""
-        steps = self.pending_steps
+        """Close the interval now, with orthonormal columns."""
+        steps = self.eliminated_steps + self.pending_steps
         if not steps:
             return
         found = ranked_qr(self.columns, self.lost, self.floor)
-        ratio, reach = _log_ratio(found.logs), -log(self.floor)
-        failed = ratio > (1 + self.reach) / 2 * reach or not torch.equal(found.lost.sum(dim=1), self.lost.sum(dim=1))
-        if steps > 1 and (failed or not bool(found.r.isfinite().all())):
+        same = torch.equal(found.lost.sum(dim=1), self.lost.sum(dim=1))
+        if (
+            self.pending
+            and steps > 1
+            and not (same and self._independent(found.logs) and bool(found.r.isfinite().all()))
+        ):
             self._walk_again()
             return
-        self._record(found, steps)
-        # Columns may grow or shrink by e^20 at most before the next factorisation.
-        rate = max(ratio / (self.reach * reach), _log_size(found.logs) / 20) / steps
-        self.rate = rate if len(self.logs) == 1 else 0.7 * self.rate + 0.3 * rate
+        if self.pending_steps:
+            self._predict(found.logs)
+        self._keep(found.r)
+        missing = self.width - found.logs.shape[1]
+        logs = torch.nn.functional.pad(found.logs, (0, missing), value=-torch.inf)
+        self.logs.append(logs + self.eliminated if self.eliminated_steps else logs)
+        self.lengths.append(steps)
+        self.frame = found.q
+        self.lost, self.eliminated_steps = found.lost, 0
+        self._go_on(found.q)
+
+    def _eliminate(self) -> None:
+        """Make the columns independent again, at a third of the price."""
+        columns, upper = eliminate(self.columns)
+        diagonal = torch.diagonal(upper, dim1=1, dim2=2).abs()
+        logs = diagonal.log()
+        if not bool((diagonal > self.floor * upper.norm(dim=1)).all()):  # lost, or not finite
+            self.factorise()
+            return
+        if self.pending_steps > 1 and not self._independent(logs):
+            self._walk_again()
+            return
+        self._predict(logs)
+        self._keep(upper)
+        self.eliminated = self.eliminated + logs if self.eliminated_steps else logs
+        self.eliminated_steps += self.pending_steps
+        self.eliminations += 1
+        self._go_on(columns)
+
+    def _independent(self, logs: Tensor) -> bool:
+        return _log_ratio(logs) <= (1 + self.reach) / 2 * -log(self.floor)
+
+    def _predict(self, logs: Tensor) -> None:
+        """The next interval: columns may grow or shrink by e^20 at most on its way, and keep their independence."""
+        rate = max(_log_ratio(logs) / (self.reach * -log(self.floor)), _log_size(logs) / 20) / self.pending_steps
+        self.rate = 0.7 * self.rate + 0.3 * rate if self.logs or self.eliminated_steps else rate
         self.interval = self.longest if self.rate * self.longest <= 1 else max(1, int(1 / self.rate))
+
+    def _go_on(self, columns: Tensor) -> None:
+        self.columns = self.origin = columns
+        self.pending, self.pending_steps = [], 0
+
+    def _walk_again(self) -> None:
+        """The prediction failed, or a direction was lost: factorise after each step of the interval."""
+        again, self.pending, self.pending_steps = self.pending, [], 0
+        self.columns = self.origin
+        self.factorise()
+        for operator in again:
+            for step in operator.parts() if isinstance(operator, Stretch) else [operator]:
+                self.interval = 1
+                self.push(step)
+
+    def _keep(self, factor: Tensor) -> None:
+        if self.keep_factors:
+            self.factors.append(factor)
+            self.memory += factor.nbytes
+            if self.memory > self.memory_limit:
+                self.keep_factors, self.factors = False, []
 
     def finish(self) -> QRExponents:
         """The exponents of all steps so far."""
@@ -173,11 +237,13 @@ class FrameWalk:
         mean = logs.sum(dim=1) / lengths.sum()
         error = batch_means_error(logs, lengths.to(logs.device))
         order = mean.nan_to_num(nan=-torch.inf).argsort(dim=1, descending=True, stable=True)
+        count = len(self.lengths) + self.eliminations
+        how = f", {self.eliminations} of them by elimination" if self.eliminations else ""
         result = QRExponents(
             values=mean.gather(1, order),
             errors=error.gather(1, order),
             label=Label.ESTIMATE,
-            method=f"QR, {len(self.lengths)} factorisations over {int(lengths.sum())} steps",
+            method=f"QR, {count} factorisations over {int(lengths.sum())} steps{how}",
             products=self.products,
             logs=logs,
             lengths=tuple(self.lengths),
@@ -186,27 +252,6 @@ class FrameWalk:
         )
         bad = mean.isnan().any(dim=1)
         return QRExponents(**{**vars(result), **vars(blank(result, bad))})
-
-    def _walk_again(self) -> None:
-        """The prediction failed: factorise after each step of the interval."""
-        self.columns, again = self.frame, self.pending
-        self.pending, self.pending_steps = [], 0
-        for operator in again:
-            for step in operator.parts() if isinstance(operator, Stretch) else [operator]:
-                self.interval = 1
-                self.push(step)
-
-    def _record(self, found: RankedQR, steps: int) -> None:
-        missing = self.width - found.logs.shape[1]
-        self.logs.append(torch.nn.functional.pad(found.logs, (0, missing), value=-torch.inf))
-        self.lengths.append(steps)
-        self.frame = self.columns = found.q
-        self.lost, self.pending, self.pending_steps = found.lost, [], 0
-        if self.keep_factors:
-            self.factors.append(found.r)
-            self.memory += found.r.nbytes
-            if self.memory > self.memory_limit:
-                self.keep_factors, self.factors = False, []
 
 
 def batch_means_error(logs: Tensor, lengths: Tensor, *, batches: int = 20) -> Tensor:
