@@ -50,7 +50,7 @@ bench-tangents: $(VENV)/.dynstab-test
 	@$(BIN)/python tests/benchmarks/bench_tangents.py
 
 bench-exponents: $(VENV)/.dynstab-test | $(PEERS)/bin/python
-	@OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
 
 bench-overhead: $(VENV)/.dynstab-test
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_overhead.py --steps 300 --threads 2 --write

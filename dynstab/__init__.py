@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dynstab.core.estimate import Estimate
     from dynstab.core.flag import Flag
     from dynstab.core.report import Report
-    from dynstab.estimators.lyapunov import LyapunovSpectrum, lyapunov_spectrum
+    from dynstab.estimators.lyapunov import LyapunovSpectrum, lyapunov_spectra, lyapunov_spectrum
     from dynstab.estimators.lyapunov_function import LyapunovFunction, lyapunov_function
     from dynstab.estimators.sharpness import sharpness, training_stability
     from dynstab.estimators.singular_values import singular_values
@@ -44,6 +44,7 @@ _HOMES = {
     "Flag": "dynstab.core.flag",
     "Report": "dynstab.core.report",
     "LyapunovSpectrum": "dynstab.estimators.lyapunov",
+    "lyapunov_spectra": "dynstab.estimators.lyapunov",
     "lyapunov_spectrum": "dynstab.estimators.lyapunov",
     "LyapunovFunction": "dynstab.estimators.lyapunov_function",
     "lyapunov_function": "dynstab.estimators.lyapunov_function",
@@ -77,6 +78,7 @@ __all__ = [
     "jacobian",
     "load",
     "lyapunov_function",
+    "lyapunov_spectra",
     "lyapunov_spectrum",
     "sharpness",
     "singular_values",

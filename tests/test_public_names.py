@@ -28,6 +28,7 @@ PUBLIC = {
     "jacobian",
     "load",
     "lyapunov_function",
+    "lyapunov_spectra",
     "lyapunov_spectrum",
     "sharpness",
     "singular_values",

@@ -15,7 +15,8 @@ from dynstab.core.errors import CaptureError
 Tensors = tuple[Tensor, ...]
 
 
-def straight_line(function: Callable[..., Tensors], example: Tensors) -> Callable[..., Tensors]:
+@torch.no_grad()
+def traced_line(function: Callable[..., Tensors], example: Tensors) -> fx.GraphModule:
     """The calls that `function(*example)` makes, without gradients, to be made again on other tensors.
 
     What depends on no argument is computed once, and choices that the function makes on values are those
@@ -24,13 +25,12 @@ def straight_line(function: Callable[..., Tensors], example: Tensors) -> Callabl
     Raises:
         CaptureError: it cannot be traced.
     """
-    with torch.no_grad():
-        try:
-            traced = make_fx(function, _error_on_data_dependent_ops=False)(*example)
-        except RuntimeError as error:
-            raise CaptureError(f"the function cannot be traced ({error})") from error
-        _fold(traced)
-        return _direct(traced, example)
+    try:
+        traced = make_fx(function, _error_on_data_dependent_ops=False)(*example)
+    except RuntimeError as error:
+        raise CaptureError(f"the function cannot be traced ({error})") from error
+    _fold(traced)
+    return traced
 
 
 def _fold(traced: fx.GraphModule) -> None:
@@ -60,9 +60,12 @@ def _fold(traced: fx.GraphModule) -> None:
     traced.recompile()
 
 
-def _direct(traced: fx.GraphModule, example: Tensors) -> Callable[..., Tensors]:
-    """The same calls by torch's own bindings, which parse arguments three times as fast as op overloads do;
-    by the overloads where a binding refuses or gives anything else."""
+@torch.no_grad()
+def straight_line(traced: fx.GraphModule, example: Tensors) -> Callable[..., Tensors]:
+    """The calls of a traced line by torch's own bindings, which parse arguments three times as fast as op overloads.
+
+    By the overloads where a binding refuses or gives anything else.
+    """
     copy = fx.Graph()
     held: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:

@@ -22,10 +22,10 @@ from torch import Tensor
 from dynstab.core.estimate import CONVERGED, Label
 from dynstab.estimators.adapters import Transposed, workable
 from dynstab.estimators.dense import matrices_of
+from dynstab.estimators.frame_walk import FrameWalk
 from dynstab.estimators.golub_kahan import SingularTriplets, largest_singular_values
 from dynstab.estimators.orthogonal import complete, extend, random_frame
 from dynstab.estimators.product_qr import log_singular_values
-from dynstab.estimators.qr import FrameWalk
 from dynstab.estimators.result import Result, blank
 from dynstab.linear.operator import LinearOperator
 

@@ -27,24 +27,41 @@ class FlowOrbit(SteppedOrbit):
     euler, midpoint and rk4 take `time_step` at once. dopri5 takes as many steps inside it as keep the error
     of each below 1e-8 |x| + 1e-10 (root mean square); in float32 below 1e-6 |x| + 1e-8.
 
+    Args:
+        field: of a time without dimensions and a state. dt: `time_step`. start: the time at the beginning.
+        samples: see `SteppedOrbit`.
+
     Attributes:
         time: of the present state. failure: why there is no going on, empty while there is.
 
     Raises:
         InputError: the state is not a floating-point tensor, or the field does not answer in its shape and dtype.
-        ConfigError: no such method.
+        ConfigError: no such method, or dopri5 for several trajectories.
     """
 
     unit = "nat/time"
 
-    def __init__(self, field: VectorField, state: Tensor, *, dt: float, method: str, start: float = 0.0) -> None:
-        _check(field, state, method)
-        super().__init__(self._solver_step, state)
+    def __init__(
+        self,
+        field: VectorField,
+        state: Tensor,
+        *,
+        dt: float,
+        method: str,
+        start: float = 0.0,
+        samples: int | None = None,
+    ) -> None:
+        _check(field, state, method, samples or 1)
+        super().__init__(self._solver_step, state, samples=samples)
+        self._began = start
         self.time_step, self.time, self.failure = dt, start, ""
         self._field, self._tableau = field, METHODS[method]
         slack = 1.0 if state.dtype == torch.float64 else 100.0
         self._control = StepControl(self._tableau, slack * _RTOL, slack * _ATOL, step=dt, most=_MOST_SUBSTEPS)
         self._family = MapFamily(lambda x, p: (self._solver_step(x[0], *p),))
+
+    def divergence(self, step: int) -> str:
+        return self.failure or f"blew up at t = {self._began + step * self.time_step:.6g}"
 
     def compile(self, steps: int, k: int) -> None:
         if self._tableau.error:
@@ -86,12 +103,18 @@ class FlowOrbit(SteppedOrbit):
         return like(stage_times(self._tableau, start, length)), like(length)
 
 
-def _check(field: VectorField, state: Tensor, method: str) -> None:
+def _check(field: VectorField, state: Tensor, method: str, samples: int) -> None:
     if not isinstance(state, Tensor) or not state.is_floating_point():
         got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
         raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
     if method not in METHODS:
         raise ConfigError(f"method={method!r}", expected=" or ".join(map(repr, METHODS)))
+    if samples > 1 and METHODS[method].error:
+        raise ConfigError(
+            f"method={method!r} for {samples} trajectories at once",
+            expected="steps of one length: each trajectory would choose its own",
+            remedy="take 'rk4', or each trajectory by itself",
+        )
     with torch.no_grad():
         slope = field(state.new_tensor(0.0), state)
     if not isinstance(slope, Tensor) or slope.shape != state.shape or slope.dtype != state.dtype:

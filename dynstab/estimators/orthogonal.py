@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
-_WIDE = 64  # columns from which blocked reflectors pay
+_WIDE = 48  # columns from which blocked reflectors pay
 
 
 def random_frame(samples: int, size: int, k: int, *, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:

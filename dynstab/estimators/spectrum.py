@@ -1,4 +1,4 @@
-"""What `lyapunov_spectrum` gives back."""
+"""What `lyapunov_spectrum` and `lyapunov_spectra` give back."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ class Propagator:
     """The R factors of a walk over `steps` steps of length `time_step`, and the exponents of their product.
 
     Args:
-        factors: (1, k', k) each, in the order in which they act; none where they were not kept.
-        k: exponents wanted.
+        factors: (trajectories, k', k) each, in the order in which they act; none where they were not kept.
+        rows: (trajectories,) bool, of which exponents are wanted. k: how many.
     """
 
-    def __init__(self, factors: tuple[Tensor, ...], *, k: int, steps: int, time_step: float) -> None:
-        self._factors, self._k, self._steps, self._time_step = factors, k, steps, time_step
+    def __init__(self, factors: tuple[Tensor, ...], *, rows: Tensor, k: int, steps: int, time_step: float) -> None:
+        self._factors, self._rows = factors, rows.cpu()
+        self.k, self.steps, self._time_step = k, steps, time_step
 
     @cached_property
-    def exponents(self) -> Tensor:
-        """(k,) float64, per unit of time, descending; NaN without factors. They are let go then."""
+    def exponents(self) -> tuple[Tensor, ...]:
+        """(k,) float64 of each trajectory, per unit of time, descending; NaN without factors, which are let go then."""
         factors, self._factors = self._factors, ()
-        if not factors:
-            return torch.full((self._k,), torch.nan, dtype=torch.float64)
-        # Close pairs inside a wide spectrum take many passes for digits that the orbit's fluctuations drown.
-        logs = log_singular_values([factor.cpu() for factor in factors], tolerance=_ACCURACY * self._steps)
-        found = torch.nn.functional.pad(logs.values[0], (0, self._k - logs.values.shape[1]), value=-torch.inf)
-        return found / (self._steps * self._time_step)
+        found = torch.full((len(self._rows), self.k), torch.nan, dtype=torch.float64)
+        if factors:
+            # Close pairs inside a wide spectrum take many passes for digits that the orbit's fluctuations drown.
+            chain = [factor.cpu()[self._rows] for factor in factors]
+            logs = log_singular_values(chain, tolerance=_ACCURACY * self.steps).values
+            padded = torch.nn.functional.pad(logs, (0, self.k - logs.shape[1]), value=-torch.inf)
+            found[self._rows] = padded / (self.steps * self._time_step)
+        return found.unbind()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +52,9 @@ class LyapunovSpectrum:
         entropy: the sum of the positive exponents.
         state: the last one. steps: how many were measured.
         outcome: "converged", or what became of the orbit. Where it diverged, all numbers are NaN.
-        products: Jacobian-vector products spent.
-        propagator: what `finite_time` is worked out from; holds the R factors until it is read.
+        products: Jacobian-vector products spent on it.
+        propagator: what `finite_time` is worked out from, of all trajectories of a run at once; holds the R factors
+            until it is read. row: which of them this is.
     """
 
     qr: Tensor
@@ -65,6 +69,7 @@ class LyapunovSpectrum:
     method: str
     unit: str = "nat/step"
     propagator: Propagator = field(repr=False)
+    row: int = field(default=0, repr=False)
 
     @property
     def finite_time(self) -> Tensor:
@@ -74,4 +79,4 @@ class LyapunovSpectrum:
         step at the worst, inside a wide spectrum. Worked out when first read, which for hundreds of
         exponents takes as long as the orbit did.
         """
-        return self.propagator.exponents
+        return self.propagator.exponents[self.row]

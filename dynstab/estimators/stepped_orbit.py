@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dynstab.core.errors import CaptureError, ConfigError, InputError
-from dynstab.estimators.qr import Stretch
+from dynstab.estimators.frame_walk import Stretch
 from dynstab.linear.compiled_steps import CompiledSteps
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
@@ -23,18 +23,28 @@ States = Tensor | Sequence[Tensor]
 class SteppedOrbit(ABC):
     """One step after another, each made of one substep or several, x -> f(x, *context).
 
+    Args:
+        samples: trajectories that the state holds along its first dimension, each of which goes its own way; None
+            where the state is one trajectory's.
+
     Attributes:
-        stretch: steps that are compiled into one, see `compile`; 0 where none are.
+        samples: trajectories. shape: of the state of one. layout: of all of them.
+        stretch: steps that are compiled into one, see `compile`; 0 where none are. every: of these steps, those
+            between two eliminations; 0 where there are none inside.
         visited: the states of the last step or stretch, without the one that it began at.
     """
 
     time_step: float
     unit: str
 
-    def __init__(self, step: Callable[..., Tensor], state: Tensor) -> None:
+    def __init__(self, step: Callable[..., Tensor], state: Tensor, *, samples: int | None = None) -> None:
         self._step, self._state = step, state.detach().clone()
+        self.samples, self.shape = samples or 1, state.shape if samples is None else state.shape[1:]
+        self.layout = Layout(shapes=(state.shape,), samples=self.samples, sample_dims=(0,))
+        self._start = self._state
         self.visited: States = ()
-        self.stretch = 0
+        self.stretch = self.every = 0
+        self._held: Tensor | None = None
         self._pending: OrbitStep | None = None
         self._programs: dict[int, TangentProgram | None] = {}
         self._compiled: CompiledSteps | None = None
@@ -46,6 +56,15 @@ class SteppedOrbit(ABC):
             self._arrive((self._taken(self._state, self._pending.contexts),), self._pending.steps)
         return self._state
 
+    def divergence(self, step: int) -> str:
+        """In words, that a trajectory is not finite after so many steps."""
+        return f"diverged at step {step}"
+
+    def hold(self, samples: Tensor) -> None:
+        """Put these trajectories, (samples,) bool, back to their start, now and after every step from now on."""
+        self._held = samples.reshape(-1, *[1] * (self._state.ndim - 1))
+        self._state = torch.where(self._held, self._start, self.state)
+
     @torch.no_grad()
     def advance(self) -> None:
         """One step on, without tangents."""
@@ -56,27 +75,32 @@ class SteppedOrbit(ABC):
         self._pending = OrbitStep(self, self.state, self._contexts(steps), steps)
         return self._pending
 
-    def compile(self, steps: int, k: int) -> None:
-        """Compile so many steps with k tangents into one stretch.
+    def compile(self, steps: int, k: int, *, every: int = 0) -> None:
+        """Compile so many steps with k tangents into one, of which stretches are made.
+
+        Args:
+            every: steps between two eliminations of the columns inside; 0 is none.
 
         Raises:
             ConfigError: they cannot be compiled.
         """
         state, contexts = self.state, self._contexts(steps)
-        if self._program((state, *contexts[0]), k) is None:
+        program = self._program((state, *contexts[0]), k)
+        if program is None:
             raise ConfigError(
                 "compile=True: the step branches on values, or cannot be captured",
                 expected="a step of torch operations alone",
                 remedy="write the branch with torch.where, or leave compile out",
             )
-        self._compiled = CompiledSteps(self._step, state, contexts, k)
-        self.stretch = steps
+        self._compiled = CompiledSteps(self._step, state, contexts, program, self.layout, every=every)
+        self.stretch, self.every = steps, every
 
     @torch.no_grad()
     def push(self, step: OrbitStep, tangents: Tensor) -> Tensor:
         """(k, *shape) tangents through a step of this orbit."""
-        if self._compiled is not None and step.steps == self.stretch and tangents.shape[0] == self._compiled.k:
-            step.states, tangents = self._compiled(step.before, step.contexts, tangents)
+        compiled = self._compiled
+        if compiled is not None and step.steps >= max(2, self.stretch) and tangents.shape[0] == compiled.k:
+            step.states, tangents, step.factors = compiled(step.before, step.contexts, tangents)
         else:
             x, passed = step.before, []
             for context in step.contexts:
@@ -107,8 +131,10 @@ class SteppedOrbit(ABC):
         """f(x, *context) and the Jacobian there, where there is no straight line of calls for them."""
 
     def _arrive(self, states: States, steps: int) -> None:
-        """Move on to the last of the states."""
+        """Move on to the last of the states, but for the trajectories that are held."""
         self.visited, self._state, self._pending = states, states[-1], None
+        if self._held is not None:
+            self._state = torch.where(self._held, self._start, self._state)
 
     def _pushed(self, x: Tensor, context: Context, tangents: Tensor) -> tuple[Tensor, Tensor]:
         program = self._program((x, *context), tangents.shape[0])
@@ -136,8 +162,7 @@ class OrbitStep(Stretch):
     """A step of an orbit from `before`, or a stretch of them, linearised when it is pushed."""
 
     def __init__(self, orbit: SteppedOrbit, before: Tensor, contexts: list[Context], steps: int) -> None:
-        layout = Layout(shapes=(before.shape,))
-        super().__init__(layout, layout, before.dtype, before.device)
+        super().__init__(orbit.layout, orbit.layout, before.dtype, before.device)
         self.before, self.contexts, self.steps = before, contexts, steps
         self.states: States = ()
         self._orbit = orbit
@@ -150,7 +175,8 @@ class OrbitStep(Stretch):
         return [OrbitStep(self._orbit, before, [context], 1) for before, context in pairs]
 
     def push_tensors(self, tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self._orbit.push(self, tangents[0]),)
+        # After a factorisation they lie trajectory by trajectory, which every operation of a step would pay for.
+        return (self._orbit.push(self, tangents[0].contiguous()),)
 
     def pull_tensors(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self._orbit.pull(self, cotangents[0]),)

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from dynstab.capture.capture import capture_function
-from dynstab.capture.straight_line import straight_line
+from dynstab.capture.straight_line import straight_line, traced_line
 from dynstab.core.errors import CaptureError, InputError
 from dynstab.linear.evaluator import Evaluator
 from dynstab.linear.tape import Tape
+
+aten = torch.ops.aten
+
+_PRODUCTS = (aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default)
 
 
 class TangentProgram:
@@ -29,13 +33,16 @@ class TangentProgram:
         f: of a tensor and further tensors that do not move; pure. example: its arguments.
         k: tangents, V is (k, *x.shape).
 
+    Attributes:
+        has_products: whether matrices are multiplied on the way.
+
     Raises:
         InputError, CaptureError: f cannot be captured, does not depend on x, or takes another way than its graph
             at a later call.
     """
 
     def __init__(self, f: Callable[..., Tensor], example: tuple[Tensor, ...], k: int) -> None:
-        self._f, self._calls = f, 0
+        self._f, self._calls, self.k = f, 0, k
         graph = capture_function(f, example)
         self._evaluate = Evaluator(graph.module)
         self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
@@ -45,7 +52,9 @@ class TangentProgram:
                 "what f returns does not depend on x by a derivative", expected="a differentiable function of x"
             )
         tangents = torch.randn(k, *example[0].shape, generator=torch.Generator().manual_seed(0)).to(example[0])
-        self._run = straight_line(self._both, (*example, tangents))
+        line = traced_line(self.recorded, (*example, tangents))
+        self.has_products = any(node.target in _PRODUCTS for node in line.graph.nodes)
+        self._run = straight_line(line, (*example, tangents))
         for point in _around(example[0]):
             if self._defined(point, *example[1:]):
                 self._compare((point, *example[1:], tangents), self._run(point, *example[1:], tangents))
@@ -59,8 +68,9 @@ class TangentProgram:
             self._compare(arguments, (after, moved))
         return after, moved
 
-    def _both(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """The recorded run, and the sweep over its tape."""
+    @torch.no_grad()
+    def recorded(self, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, by the recorded run and the sweep over its tape."""
         tape = self._tape(arguments[:-1])
         return tape.target_values[0], tape.push((arguments[-1],))[0]
 
@@ -79,7 +89,7 @@ class TangentProgram:
 
     @torch.no_grad()
     def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:
-        expected = (self._f(*arguments[:-1]), self._both(*arguments)[1])
+        expected = (self._f(*arguments[:-1]), self.recorded(*arguments)[1])
         if not all(_close(a, b) for a, b in zip(found, expected, strict=True)):
             raise CaptureError(
                 f"the function took another way at call {self._calls} than the one that was captured",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.estimators.covariant import CovariantVectors, covariant_vectors
-from dynstab.estimators.qr import QRExponents
+from dynstab.estimators.qr_result import QRExponents
 from dynstab.estimators.result import Result
 from dynstab.linear.operator import LinearOperator
 from dynstab.measures.aggregate import summarise

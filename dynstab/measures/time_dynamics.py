@@ -6,7 +6,7 @@ of tangents forth for the exponents, probes back for the memory, and nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.core.time_dynamics import GateUse
 from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
-from dynstab.estimators.orbit import Recurrence
+from dynstab.estimators.frame_walk import LONGEST_INTERVAL, FrameWalk
 from dynstab.estimators.orthogonal import random_frame
-from dynstab.estimators.qr import LONGEST_INTERVAL, FrameWalk, QRExponents
+from dynstab.estimators.qr_result import QRExponents
+from dynstab.estimators.recurrence import Recurrence
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.directions import measure_directions
 from dynstab.measures.effort import plan_frame
@@ -60,22 +61,21 @@ def _discarded(steps: int) -> int:
     return steps // 5 if steps >= _SHORT else 0
 
 
-def _outcomes(whole: Trajectory) -> list[Recurrence]:
-    """One watch for each input over all states."""
+def _outcomes(whole: Trajectory) -> Recurrence:
+    """All inputs watched over all states."""
     columns = [state.layout.flatten(tuple(t[None] for t in state.value))[:, :, 0] for state in whole.states]
-    watches = [Recurrence(each) for each in columns[0]]
+    watch = Recurrence(columns[0], len(columns[0]))
     for state in columns[1:]:
-        for watch, each in zip(watches, state, strict=True):
-            watch.see(each)
-    return watches
+        watch.see(state)
+    return watch
 
 
-def _outcome(watches: Sequence[Recurrence], found: QRExponents, whole: Trajectory) -> str:
+def _outcome(watch: Recurrence, found: QRExponents, whole: Trajectory) -> str:
     """What became of the states: of a driven recurrence only that they diverged."""
     leading = found.values[:, 0].tolist()
-    told = [watch.outcome(value) for watch, value in zip(watches, leading, strict=True)]
+    told = [watch.outcome(value, row) for row, value in enumerate(leading)]
     if not whole.held:
-        told = [each if watch.diverged is not None else None for each, watch in zip(told, watches, strict=True)]
+        told = [each if fell else None for each, fell in zip(told, watch.fallen.tolist(), strict=True)]
     counts = {each: told.count(each) for each in dict.fromkeys(told)}
     if list(counts) == [None]:
         return CONVERGED

@@ -1,10 +1,10 @@
 """Lyapunov exponents against chaotax and lyapax on JAX, and against dense Jacobians: time a step, and error.
 
-OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 python tests/benchmarks/bench_exponents.py --peers build/peers
+OPENBLAS_NUM_THREADS=1 python tests/benchmarks/bench_exponents.py --peers build/peers
 
 All processes are pinned to the same cores and take turns; medians over rounds, float64 throughout. Compilation
-(and here the capture of a step) is measured by itself. Threads of this process must not spin while they wait, nor
-numpy's get in the way of torch's (its QR is as fast with one); the peers' environment keeps neither setting.
+(and here the capture of a step) is measured by itself. numpy's threads must not get in the way of torch's (its QR
+is as fast with one); the peers' environment does not have that setting.
 """
 
 from __future__ import annotations
@@ -16,24 +16,34 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jax_peers import CASES, Case, ring, rk4, start, weight
+from jax_peers import ALL, Case, ring, rk4, start, weight
 from torch import Tensor
 
-from dynstab.estimators.lyapunov import LyapunovSpectrum, orbit_spectrum
+from dynstab.estimators.frame_walk import LONGEST_INTERVAL
 from dynstab.estimators.orbit import MapOrbit
-from dynstab.estimators.qr import LONGEST_INTERVAL
+from dynstab.estimators.orbit_spectra import orbit_spectra
 
 HERE = Path(__file__).parent
-NOT_FOR_PEERS = ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+NOT_FOR_PEERS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 PEERS = (("chaotax", 1), ("lyapax", 1), ("lyapax", 10))
-OURS = (("dynstab", 1), ("dynstab", 10), ("dynstab", None), ("dynstab compiled", 1), ("dynstab compiled", None))
-DENSE = "dense Jacobians"
+OURS = (
+    ("dynstab", 1),
+    ("dynstab", 10),
+    ("dynstab", None),
+    ("dynstab compiled", 1),
+    ("dynstab compiled", 10),
+    ("dynstab compiled", None),
+)
+DENSE = "dense Jacobians, torch.autograd.functional.jacobian"
+DENSE_VMAP = "dense Jacobians, torch.func.jacrev"
+ALONE = "dynstab, one trajectory after another"
+ALONE_COMPILED = "dynstab compiled, one trajectory after another"
 PRODUCT = "torch's product of W and the tangents alone"
 DENSE_STEPS = 20
 REFERENCE = 20  # times as many steps
@@ -47,7 +57,7 @@ class Timing:
     every: int | None
     ready: float = 0.0
     each: list[float] = field(default_factory=list)
-    exponents: list[float] = field(default_factory=list)
+    exponents: list[Any] = field(default_factory=list)
     error: float | None = None
 
     @property
@@ -84,21 +94,27 @@ class Peers:
 
 
 def torch_step(name: str, case: Case) -> Callable[[Tensor], Tensor]:
+    """Of a state, or of (trajectories, size)."""
     if name.startswith("Lorenz"):
-        return lambda x: rk4(lambda x: ring(x, torch.roll), x)
+        return lambda x: rk4(lambda x: ring(x, lambda x, shift: torch.roll(x, shift, -1)), x)
     matrix = torch.from_numpy(weight(case))
-    return lambda h: matrix @ torch.tanh(h)
+    return (lambda h: torch.tanh(h) @ matrix.T) if case.trajectories > 1 else (lambda h: matrix @ torch.tanh(h))
 
 
 class Ours:
-    """An orbit that is captured, and compiled, once; each run goes on where the last one ended, with a new frame."""
+    """Orbits that are captured, and compiled, once; each run goes on where the last one ended, with a new frame."""
 
-    def __init__(self, name: str, case: Case, compiled: bool, every: int | None) -> None:
+    def __init__(self, name: str, case: Case, compiled: bool, every: int | None, *, alone: bool = False) -> None:
         self._case, self._compiled, self._longest = case, compiled, every or LONGEST_INTERVAL
-        self._orbit = MapOrbit(torch_step(name, case), torch.from_numpy(start(name, case)))
+        x = torch.from_numpy(start(name, case))
+        if alone:
+            case, x = replace(case, trajectories=1), x[0].clone()
+        samples = case.trajectories if case.trajectories > 1 else None
+        self._orbit = MapOrbit(torch_step(name, case), x, samples=samples)
 
-    def __call__(self, steps: int) -> LyapunovSpectrum:
-        return orbit_spectrum(
+    def __call__(self, steps: int) -> list[Any]:
+        """The exponents, of each trajectory where they are many."""
+        found = orbit_spectra(
             self._orbit,
             steps=steps,
             k=self._case.k,
@@ -108,16 +124,20 @@ class Ours:
             compile=self._compiled,
             longest=self._longest,
         )
+        exponents = [each.qr.tolist() for each in found]
+        return exponents if len(exponents) > 1 else exponents[0]
 
 
-def dense(name: str, case: Case, steps: int) -> list[float]:
+def dense(name: str, case: Case, steps: int, *, by_rows: bool) -> list[float]:
     """The textbook's way: the Jacobian of each step by autograd, times the frame, and a QR."""
     step, x = torch_step(name, case), torch.from_numpy(start(name, case))
-    jacobian = torch.func.jacrev(step)
+    whole = torch.func.jacrev(step)
     frame = np.linalg.qr(np.random.default_rng(2).normal(size=(case.size, case.k)))[0]
     logs = np.zeros(case.k)
     for _ in range(steps):
-        frame, r = np.linalg.qr((jacobian(x) @ torch.from_numpy(frame)).numpy())
+        jacobian = torch.autograd.functional.jacobian(step, x) if by_rows else whole(x)
+        assert isinstance(jacobian, Tensor)
+        frame, r = np.linalg.qr((jacobian @ torch.from_numpy(frame)).numpy())
         logs += np.log(np.abs(np.diag(r)))
         x = step(x)
     return (logs / steps).tolist()
@@ -134,37 +154,47 @@ def product(case: Case, times: int) -> list[float]:
 
 def measure(name: str, peers: Peers, rounds: int) -> list[Timing]:
     """All ways to one spectrum, in turn within each round."""
-    case = CASES[name]
+    case = ALL[name]
     ours = {(way, every): Ours(name, case, "compiled" in way, every) for way, every in OURS}
-    alone = () if name.startswith("Lorenz") else ((PRODUCT, None),)
-    timings = {key: Timing(*key) for key in (*PEERS, *OURS, (DENSE, 1), *alone)}
+    runs: dict[tuple[str, int | None], tuple[int, Callable[[], list[Any]]]] = {
+        key: (case.steps, lambda run=run: run(case.steps)) for key, run in ours.items()
+    }
+    if case.trajectories > 1:
+        for way in (ALONE, ALONE_COMPILED):
+            run = Ours(name, case, way == ALONE_COMPILED, None, alone=True)
+            # One of them stands for all.
+            runs[way, None] = (case.steps, lambda run=run: run(case.steps))
+    else:
+        for way in (DENSE, DENSE_VMAP):
+            by_rows = way == DENSE
+            runs[way, 1] = (DENSE_STEPS, lambda by_rows=by_rows: dense(name, case, DENSE_STEPS, by_rows=by_rows))
+        if not name.startswith("Lorenz"):
+            runs[PRODUCT, None] = (case.steps, lambda: product(case, case.steps))
+    timings = {key: Timing(*key) for key in (*PEERS, *runs)}
     for round_ in range(rounds + 1):
         for (way, every), timing in timings.items():
-            if (way, every) in ours:
-                seconds, found = _timed(lambda run=ours[way, every]: run(case.steps).qr.tolist())
-                steps = case.steps
-            elif way == DENSE:
-                steps = DENSE_STEPS
-                seconds, found = _timed(lambda: dense(name, case, DENSE_STEPS))
-            elif way == PRODUCT:
-                steps = case.steps
-                seconds, found = _timed(lambda: product(case, case.steps))
+            if (way, every) in runs:
+                steps, run = runs[way, every]
+                seconds, found = _timed(run)
             else:
                 answer = peers.ask(way, name, every or 1, case.steps)
                 seconds, found, steps = answer["seconds"], answer["exponents"], case.steps
                 timing.ready = timing.ready or answer["compile"]
             if round_:
-                timing.each.append(1e3 * seconds / steps)
-                timing.exponents = found
-            elif (way, every) in ours:
+                times = case.trajectories if way in (ALONE, ALONE_COMPILED) else 1
+                timing.each.append(1e3 * times * seconds / steps)
+                continue
+            timing.exponents = found  # from the same first state for all
+            if (way, every) in ours:
                 timing.ready = seconds
     for timing in timings.values():
         if (timing.way, timing.every) in ours:
             timing.ready = max(0.0, timing.ready - 1e-3 * timing.median * case.steps)
-    reference = ours["dynstab", 1](REFERENCE * case.steps).qr.numpy()
-    for timing in timings.values():
-        if timing.way not in (DENSE, PRODUCT):
-            timing.error = float(np.sqrt(np.mean((np.array(timing.exponents) - reference) ** 2)))
+    if case.trajectories == 1:
+        reference = np.array(ours["dynstab", 1](REFERENCE * case.steps))
+        for timing in timings.values():
+            if len(timing.exponents) == case.k and timing.way not in (DENSE, DENSE_VMAP):
+                timing.error = float(np.sqrt(np.mean((np.array(timing.exponents) - reference) ** 2)))
     return list(timings.values())
 
 
@@ -197,19 +227,20 @@ def targets(found: dict[str, list[Timing]]) -> list[str]:
     wanted = [
         ("as fast as chaotax, factorised at every step (1)", "chaotax", 1, 1),
         ("as fast as lyapax, factorised at every step (1)", "lyapax", 1, 1),
+        ("as fast as lyapax, factorised every 10 steps (1)", "lyapax", 10, 10),
         ("twice as fast as chaotax, both with their defaults (2)", "chaotax", 1, None),
         ("twice as fast as lyapax, both with their defaults (2)", "lyapax", 1, None),
-        ("ten times as fast as dense Jacobians (10)", DENSE, 1, None),
+        ("ten times as fast as dense Jacobians by torch.autograd (10)", DENSE, 1, None),
+        ("the same by torch.func.jacrev", DENSE_VMAP, 1, None),
+        ("one trajectory after another", ALONE, None, None),
+        ("one trajectory after another, compiled", ALONE_COMPILED, None, None),
     ]
     for words, way, every, ours in wanted:
         for name, timings in found.items():
-            plain = _ratio(timings, way, every, "dynstab", ours)
-            compiled = _ratio(timings, way, every, "dynstab compiled", ours)
-            lines.append(f"| {words} | {name} | {plain:.2g} | {compiled:.2g} |")
-    for name, timings in found.items():
-        plain = _ratio(timings, "lyapax", 10, "dynstab", 10)
-        compiled = _ratio(timings, "lyapax", 10, "dynstab compiled", None)
-        lines.append(f"| as fast as lyapax, factorised every 10 steps (1) | {name} | {plain:.2g} | {compiled:.2g} |")
+            if any((timing.way, timing.every) == (way, every) for timing in timings):
+                plain = _ratio(timings, way, every, "dynstab", ours)
+                compiled = _ratio(timings, way, every, "dynstab compiled", ours)
+                lines.append(f"| {words} | {name} | {plain:.2g} | {compiled:.2g} |")
     return lines
 
 
@@ -223,28 +254,29 @@ def page(found: dict[str, list[Timing]], setting: dict[str, Any]) -> str:
         f"all pinned to the same {setting['cores']} core(s), medians of {setting['rounds']} interleaved rounds.",
         "Tangents and factorisations are counted, transients are not, and neither is compilation. The peers",
         "factorise at every step by default; dynstab where the columns would lose their independence, at most every",
-        "100 steps, and at an interval that is asked for only as far as they bear it. The errors are those of this",
-        "many steps, against a run 20 times as long: where all agree they come from the orbit, not from the method.",
+        "100 steps, and at an interval that is asked for only as far as they bear it. Many columns, and those of",
+        "compiled steps, are made independent by elimination, and by QR 20 times a run or every 100 steps: the",
+        "product of the factors is that of QR at every step. The errors are those of this many steps, against a run",
+        "20 times as long: where all agree they come from the orbit, not from the method.",
         "",
         "Times faster than the other, the target in brackets:",
         "",
         *targets(found),
     ]
     for name, timings in found.items():
-        lines += ["", f"## {name}, {CASES[name].steps} steps", "", *table(timings)]
+        lines += ["", f"## {name}, {ALL[name].steps} steps", "", *table(timings)]
     lines += [
         "",
-        "## What is missed, and why",
+        "## What limits it",
         "",
         "- Networks: a step is a matrix product in float64, and how long torch's takes alone, without a tanh or a",
         "  factorisation, stands in the last line of each table: set it against a whole step of the peers. For all 200",
-        "  exponents a dense Jacobian, W times a diagonal, costs one product as well: ten times is out of reach there.",
-        "- Lorenz 96 without compilation: a hundred calls of torch on 1,600 numbers each. With a factorisation at",
-        "  every step the stretches that are compiled are single steps. Left to itself dynstab factorises every 100",
-        "  steps, at the same error.",
+        "  exponents a dense Jacobian, W times a diagonal, costs one product as well, and jacrev makes it in one call.",
+        "- Lorenz 96 without compilation: a hundred calls of torch on 1,600 numbers each.",
         "- Ten steps between factorisations lose the small exponents of the network with N = 200: see lyapax's error.",
-        "- A batch of trajectories in one run is not there to be measured: `lyapunov_spectrum` takes one orbit at a",
-        "  time, where the peers are batched by `jax.vmap`.",
+        "  dynstab factorises as often as they need there, whatever is asked for.",
+        "- With OMP_WAIT_POLICY=PASSIVE, which spares a busy machine, waking threads up makes steps of small networks",
+        "  up to twice as slow.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -261,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
     peers = Peers(options.peers)
-    found = {name: measure(name, peers, options.rounds) for name in CASES}
+    found = {name: measure(name, peers, options.rounds) for name in ALL}
     peers.close()
     setting = {
         "torch": torch.__version__,

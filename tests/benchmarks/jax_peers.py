@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """A map of `size` numbers of which the leading `k` exponents are wanted; timed over `steps` steps."""
+    """A map of `size` numbers of which the leading `k` exponents are wanted; timed over `steps` steps.
+
+    Attributes:
+        trajectories: that go on together, by jax.vmap; 1 is none to go with.
+    """
 
     size: int
     k: int
     steps: int
     transient: int
+    trajectories: int = 1
 
 
 CASES = {
@@ -30,6 +36,12 @@ CASES = {
     "Lorenz 96, N = 40, full spectrum": Case(40, 40, 4000, 2000),
     "tanh RNN, N = 1000, leading 10": Case(1000, 10, 400, 300),
 }
+BATCHES = {
+    "tanh RNN, N = 50, full spectrum, 64 trajectories": Case(50, 50, 200, 300, 64),
+    "Lorenz 96, N = 40, full spectrum, 64 trajectories": Case(40, 40, 400, 2000, 64),
+    "Lorenz 96, N = 40, leading 4, 64 trajectories": Case(40, 4, 400, 2000, 64),
+}
+ALL = CASES | BATCHES
 FORCING, DT, GAIN = 8.0, 0.01, 2.0
 
 
@@ -39,9 +51,9 @@ def weight(case: Case) -> np.ndarray:
 
 
 def step_of(name: str, case: Case, module: Any) -> Any:
-    """The map in terms of an array module: numpy or jax.numpy."""
+    """The map in terms of an array module: numpy or jax.numpy; of one state, or of the columns of a matrix."""
     if name.startswith("Lorenz"):
-        return lambda x: rk4(lambda x: ring(x, module.roll), x)
+        return lambda x: rk4(lambda x: ring(x, partial(module.roll, axis=0)), x)
     matrix = module.asarray(weight(case))
     return lambda h: matrix @ module.tanh(h)
 
@@ -60,25 +72,29 @@ def rk4(field: Any, x: Any) -> Any:
 
 
 def start(name: str, case: Case) -> np.ndarray:
-    """A state on the attractor, the same for everyone."""
-    x, step = np.random.default_rng(1).normal(size=case.size), step_of(name, case, np)
+    """A state on the attractor, the same for everyone; (trajectories, size) where they are many."""
+    shape = case.size if case.trajectories == 1 else (case.size, case.trajectories)
+    x, step = np.random.default_rng(1).normal(size=shape), step_of(name, case, np)
     for _ in range(case.transient):
         x = step(x)
-    return x
+    return np.ascontiguousarray(x.T)
 
 
 def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
-    """A jitted function of the first state and frame -> exponents."""
+    """A jitted function of the first state, or states, and the first frame -> exponents."""
     import chaotax  # pyright: ignore[reportMissingImports]
     import jax  # pyright: ignore[reportMissingImports]
     import lyapax  # pyright: ignore[reportMissingImports]
 
-    case = CASES[name]
+    case = ALL[name]
     step = step_of(name, case, jax.numpy)
+    batched = partial(jax.vmap, in_axes=(0, None)) if case.trajectories > 1 else lambda function: function
     if peer == "lyapax":
-        return jax.jit(
-            lambda x, _: lyapax.lyapunov_spectrum(step, x, 1.0, steps, k=case.k, renorm_every=every).exponents
-        )
+
+        def exponents(x: Any, _: Any) -> Any:
+            return lyapax.lyapunov_spectrum(step, x, 1.0, steps, k=case.k, renorm_every=every).exponents
+
+        return jax.jit(batched(exponents))
     found = chaotax.lyapunov_spectrum(step, rollout_steps=steps, warmup_steps=0, discard_steps=0, num_exponents=case.k)
 
     def whole(x: Any, frame: Any) -> Any:
@@ -86,11 +102,14 @@ def spectrum(peer: str, name: str, every: int, steps: int) -> Any:
         with jax.ensure_compile_time_eval():
             return found(x, frame)
 
-    return jax.jit(whole)
+    return jax.jit(batched(whole))
 
 
 def serve() -> None:
-    """Answer {"peer", "case", "every", "steps"} with {"seconds", "compile", "exponents"}."""
+    """Answer {"peer", "case", "every", "steps"} with {"seconds", "compile", "exponents"}.
+
+    Exponents are descending; a list of each trajectory where they are many.
+    """
     import jax  # pyright: ignore[reportMissingImports]
 
     jax.config.update("jax_enable_x64", True)
@@ -101,7 +120,7 @@ def serve() -> None:
         key = (asked["peer"], asked["case"], asked["every"], asked["steps"])
         compile_seconds = 0.0
         if key not in held:
-            case = CASES[asked["case"]]
+            case = ALL[asked["case"]]
             x = jax.numpy.asarray(start(asked["case"], case))
             frame = jax.numpy.asarray(np.random.default_rng(2).normal(size=(case.k, case.size)))
             run = spectrum(*key)
@@ -113,7 +132,7 @@ def serve() -> None:
         began = time.perf_counter()
         found = run(x, frame).block_until_ready()
         seconds = time.perf_counter() - began
-        exponents = np.sort(np.asarray(found))[::-1].tolist()
+        exponents = np.sort(np.asarray(found))[..., ::-1].tolist()
         answer = {"seconds": seconds, "compile": max(0.0, compile_seconds - seconds), "exponents": exponents}
         print(json.dumps(answer), flush=True)
 

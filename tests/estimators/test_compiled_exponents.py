@@ -11,10 +11,13 @@ from torch import Tensor
 
 import dynstab
 from dynstab.core.errors import CaptureError, ConfigError
-from dynstab.estimators.orbit import MapOrbit, Recurrence
-from dynstab.estimators.qr import FrameWalk
+from dynstab.estimators.frame_walk import FrameWalk
+from dynstab.estimators.orbit import MapOrbit
+from dynstab.estimators.recurrence import Recurrence
 from dynstab.linear.compiled_steps import CompiledSteps
+from dynstab.linear.layout import Layout
 from dynstab.linear.operator import DenseOperator
+from dynstab.linear.tangent_program import TangentProgram
 
 F64 = torch.float64
 needs_compiler = pytest.mark.skipif(
@@ -28,6 +31,11 @@ def vector(*entries: float) -> Tensor:
 
 def henon(x: Tensor) -> Tensor:
     return torch.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+
+
+def compiled_steps(step: Any, x: Tensor, contexts: Any, k: int, **options: Any) -> CompiledSteps:
+    program = TangentProgram(step, (x, *contexts[0]), k)
+    return CompiledSteps(step, x, contexts, program, Layout(shapes=(x.shape,)), **options)
 
 
 def both(step: Any, state: Any, **options: Any) -> tuple[dynstab.LyapunovSpectrum, dynstab.LyapunovSpectrum]:
@@ -84,12 +92,32 @@ def test_compiled_steps_give_what_the_steps_give_one_by_one() -> None:
     generator = torch.Generator().manual_seed(0)
     x, tangents = (torch.randn(*shape, generator=generator, dtype=F64) for shape in ((3, 2), (4, 3, 2)))
     times = [(vector(0.1 * i)[0],) for i in range(3)]
-    states, moved = CompiledSteps(step, x, times, 4)(x, times, tangents)
+    states, moved, _ = compiled_steps(step, x, times, 4)(x, times, tangents)
     for (time,), after in zip(times, states, strict=True):
         tangents = torch.stack([torch.func.jvp(lambda x, t=time: step(x, t), (x,), (v,))[1] for v in tangents])
         x = step(x, time)
         torch.testing.assert_close(after, x)
     torch.testing.assert_close(moved, tangents)
+
+
+@needs_compiler
+@pytest.mark.parametrize("products", [False, True])
+def test_what_is_eliminated_on_the_way_times_what_is_left_is_the_whole(products: bool) -> None:
+    weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=F64)
+
+    def step(x: Tensor) -> Tensor:
+        return weight @ torch.tanh(x) if products else (x.roll(-1, 0) - x.roll(2, 0)) * x.roll(1, 0) - 0.1 * x
+
+    generator = torch.Generator().manual_seed(0)
+    x, tangents = torch.randn(6, generator=generator, dtype=F64), torch.randn(4, 6, generator=generator, dtype=F64)
+    whole = compiled_steps(step, x, [()] * 6, 4)(x, [()] * 12, tangents)
+    states, left, factors = compiled_steps(step, x, [()] * 6, 4, every=2)(x, [()] * 12, tangents)
+    torch.testing.assert_close(states, whole[0])
+    assert factors.shape == (6, 1, 4, 4) and float(left.abs().max()) <= 1 + 1e-9
+    columns = left.mT
+    for upper in factors.flip(0):
+        columns = columns @ upper[0]
+    torch.testing.assert_close(columns, whole[1].mT, rtol=1e-8, atol=1e-8 * float(whole[1].abs().max()))
 
 
 @needs_compiler
@@ -110,9 +138,10 @@ def test_stretches_over_which_the_columns_fall_together_are_walked_again_step_by
 
 @needs_compiler
 def test_a_branch_that_is_first_taken_later_is_noticed() -> None:
-    compiled = CompiledSteps(lambda x: x if float(x.detach().sum()) > 0 else -2 * x, vector(1.0, 1.0), [()], 1)
+    # Far away, where what looks for branches when a step is captured does not come.
+    compiled = compiled_steps(lambda x: x if float(x.detach().sum()) > -9 else -2 * x, vector(1.0, 1.0), [()], 1)
     with pytest.raises(CaptureError, match="another way"):
-        compiled(vector(-1.0, -1.0), [()], torch.ones(1, 2, dtype=F64))
+        compiled(vector(-10.0, -10.0), [()], torch.ones(1, 2, dtype=F64))
 
 
 def test_what_cannot_be_compiled_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +156,6 @@ def test_what_cannot_be_compiled_is_refused_in_one_sentence(monkeypatch: pytest.
     def missing(*_: Any, **__: Any) -> Any:
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(torch, "compile", missing)
+    monkeypatch.setattr(torch._inductor, "compile", missing)
     with pytest.raises(ConfigError, match=r"C\+\+ compiler.*compile=False"):
         dynstab.lyapunov_spectrum(henon, vector(0.1, 0.1), steps=100, compile=True)

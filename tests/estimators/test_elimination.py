@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dynstab.estimators.elimination import eliminate
+from dynstab.estimators.frame_walk import FrameWalk
 from dynstab.estimators.orthogonal import random_frame
-from dynstab.estimators.qr import FrameWalk
 from dynstab.linear.operator import DenseOperator
 
 SIZE, STEPS = 80, 60

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynstab.estimators.finite_time import dense_log_singular_values
-from dynstab.estimators.qr import batch_means_error, qr_exponents
+from dynstab.estimators.qr import qr_exponents
+from dynstab.estimators.qr_result import batch_means_error
 from dynstab.linear.operator import DenseOperator
 
 

@@ -47,6 +47,13 @@ def test_lyapunov_spectra_meet_the_known_answers() -> None:
     assert rnn[0].item() == pytest.approx(module.RNN_LEADING, abs=0.08)
 
 
+def test_trajectories_in_one_run_show_the_onset_of_chaos_and_more_of_it_at_higher_energies() -> None:
+    module = example("many_trajectories")
+    onset, shares = module.main(steps=400, orbits=12, time=300.0)
+    assert onset == pytest.approx(module.ONSET, abs=0.01)
+    assert shares[0] < 0.2 < 0.7 < shares[2] and shares == sorted(shares)
+
+
 def test_singular_values_of_a_block_meet_the_dense_ones() -> None:
     import torch
 
