@@ -22,7 +22,8 @@ class Reading:
         value: of the logarithm, infinite where the gain is 0 or infinite.
         null, null_spread: what finite width alone gives, and one standard deviation of it.
         standard_error: of the value over inputs.
-        known_error, known_null: whether these were measured at all.
+        known_error, known_null: whether these were measured at all; there is no null to know where one map acts
+            at every step.
         samples: inputs. enough_tangents: sixteen cotangents an input, or an exact gain.
         law: of growth along depth. profile: what each step adds.
         state: at which the value was read, None for the whole depth.
@@ -127,7 +128,7 @@ def gradient_reading(facts: Facts) -> Reading | None:
         null_spread=error(null),
         standard_error=error(gain),
         known_error=gain.error is not None and math.isfinite(gain.error),
-        known_null=finite(null) is not None,
+        known_null=finite(null) is not None or facts.system.axis != "depth",
         samples=gain.samples,
         enough_tangents=_enough_tangents(facts),
         law=network.growth.law if network.growth and not ends else "none",
@@ -180,7 +181,7 @@ def signal_reading(facts: Facts) -> Reading | None:
         null_spread=math.sqrt(share) * error(null),
         standard_error=standard_error(whole),
         known_error=whole.error is not None and math.isfinite(whole.error),
-        known_null=finite(null) is not None,
+        known_null=finite(null) is not None or facts.system.axis != "depth",
         samples=whole.samples,
         law=law,
         profile=profile,

@@ -45,9 +45,7 @@ def _gradient_fields(survey: Survey, flow: FlowProfile) -> dict[str, object]:
     shares = [survey.estimate("step", step.index, "branch_share") for step in survey.trajectory.steps]
     fields: dict[str, object] = {
         "raw_log_gradient_gain": _mean_over_inputs(flow.log_gain[:, 0], noise, products=products),
-        "null_log_gain": width_null(
-            survey.trajectory.states, [1.0 if share is None else share.value or 0.0 for share in shares]
-        ),
+        "null_log_gain": _null(survey, [1.0 if share is None else share.value or 0.0 for share in shares]),
     }
     relative = survey.log_relative_gain
     if bool((survey.sizes[:, 0] == 0).any()):
@@ -58,6 +56,12 @@ def _gradient_fields(survey: Survey, flow: FlowProfile) -> dict[str, object]:
         "median_log_gradient_gain": _median_over_inputs(relative[:, 0], products=products),
         "growth": fit_growth(relative.mean(dim=0)),
     }
+
+
+def _null(survey: Survey, shares: list[float]) -> Estimate:
+    if survey.trajectory.kind == "depth":
+        return width_null(survey.trajectory.states, shares)
+    return Estimate.unmeasured("a law of layers drawn one by one: here one map acts at every step", unit="nat")
 
 
 def _mean_over_inputs(logs: Tensor, noise: Tensor, *, products: int) -> Estimate:

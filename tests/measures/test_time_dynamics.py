@@ -100,6 +100,12 @@ def test_a_gradient_halves_in_the_time_that_the_multiplier_sets() -> None:
     assert found.reach.label is Label.ESTIMATE and found.sequence == 120
 
 
+def test_a_map_that_is_one_at_every_step_has_no_null_of_layers_drawn_one_by_one() -> None:
+    weight = 0.9 * torch.linalg.qr(seeded(6, 6)).Q
+    found = measured(Linear(weight), seeded(3, 6, seed=1), seeded(40, 3, 6, seed=2)).network.null_log_gain
+    assert found.value is None and "one map" in found.outcome
+
+
 def test_a_memory_longer_than_the_sequence_is_a_lower_bound() -> None:
     weight = torch.linalg.qr(seeded(4, 4)).Q
     found = measured(Linear(weight), seeded(2, 4, seed=1), 0.01 * seeded(60, 2, 4, seed=2))
