@@ -53,7 +53,7 @@ bench-exponents: $(VENV)/.dynstab-test | $(PEERS)/bin/python
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_exponents.py --peers $(PEERS)
 
 bench-overhead: $(VENV)/.dynstab-test
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_overhead.py --steps 300 --threads 2 --write
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmarks/bench_overhead.py --steps 320 --threads 2 --write
 
 early-warning: $(VENV)/.dynstab-test
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/early_warning.py --workers $(WORKERS)

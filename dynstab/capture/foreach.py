@@ -17,7 +17,7 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor:
     """
     wide = torch.float32 if any(tensor.dtype in _HALF for tensor in tensors) else None
     norms = torch._foreach_norm(list(tensors), 2, dtype=wide)  # pyright: ignore[reportPrivateImportUsage]
-    home = norms[0].device
-    if any(norm.device != home or norm.dtype != norms[0].dtype for norm in norms):
+    home, kind = norms[0].device, norms[0].dtype
+    if any(norm.dtype != kind or norm.device != home for norm in norms):
         norms = [norm.to(device=home, dtype=torch.float64, non_blocking=norm.is_cpu) for norm in norms]
     return torch.stack(norms).double()

@@ -41,12 +41,16 @@ class RunInfo(Frozen):
 class Signal(Frozen):
     """The cheap signals of one training step; a number that was not taken is NaN.
 
+    Places, and groups with their gradients, take turns: at each step a quarter of them is read, and the others keep
+    the numbers that were read last, which are three steps old at most.
+
     Attributes:
         step: of training. seconds: since the run began. loss: None where `step` was given none.
         activation_rms, gradient_rms, nonfinite_fraction: per place of `RunInfo.places`; of large tensors, from
-            rows at even distances. Gradients at one step in four.
-        gradient_norm, update_norm, weight_norm: per group of `RunInfo.groups`; the update is the last
-            change of the weights, and both it and the weights are estimated from a fixed sample of entries.
+            lines of memory at even distances. The gradient of a place is read at one step in sixteen.
+        gradient_norm, update_norm, weight_norm: per group of `RunInfo.groups`. Gradients are read whole. The update
+            is the last change of the weights, of all groups at every step; it and the weights are estimated
+            from a fixed sample of entries.
     """
 
     step: int

@@ -45,9 +45,9 @@ def lyapunov_spectrum(
         k: how many exponents; None is all of them. seed: of the first tangents.
         memory_limit: bytes of R factors kept for `finite_time`.
         compile: up to ten steps with their tangents, and what keeps these independent, into machine code by
-            TorchInductor, which needs a C++ compiler and takes 1 to 15 s. Ten to twenty times faster where a step is many
-            operations on few numbers: it pays from ten thousand steps or so. Where a step is large matrix products
-            it saves little. Not for dopri5.
+            TorchInductor, which needs a C++ compiler and takes 1 to 15 s. Ten to twenty times faster where a step
+            is many operations on few numbers: it pays from ten thousand steps or so. Where a step is large matrix
+            products it saves little. Not for dopri5.
         time: measured, rounded to whole steps, of a vector field, whose state at t = 0 is `state`; `discard` is then
             a time too, and `steps` is not used. dt: length of a step.
         method: rk4, dopri5 (as many steps inside dt as its error control wants), midpoint or euler.

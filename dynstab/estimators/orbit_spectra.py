@@ -99,7 +99,7 @@ class _Journey:
         orbit = self._orbit
         walk.leave_out(self.watch.fallen)
         while steps and self.watch.going:
-            if self._compile and not orbit.stretch and len(walk.lengths) >= _SETTLED:
+            if self._compile and len(walk.lengths) >= _SETTLED:
                 self._compile_for(walk)
             count = self._stretch(walk, steps)
             walk.carry(orbit.linearised(count))
@@ -110,20 +110,20 @@ class _Journey:
             steps -= count
 
     def _compile_for(self, walk: FrameWalk) -> None:
-        unit = min(_LONGEST_STRETCH, walk.orthogonal or walk.longest)
+        """Once, and again where columns lose their independence sooner than they did."""
+        orbit, unit = self._orbit, min(_LONGEST_STRETCH, walk.orthogonal or walk.longest)
         every = min(walk.interval, walk.longest)
+        fresh = not walk.eliminated_steps + walk.pending_steps
+        if orbit.stretch and not (fresh and (orbit.every or orbit.stretch) > every):
+            return
         if every < unit:
-            self._orbit.compile(unit // every * every, walk.width, every=every)
+            orbit.compile(unit // every * every, walk.width, every=every)
         else:
-            self._orbit.compile(unit, walk.width)
+            orbit.compile(unit, walk.width)
 
     def _stretch(self, walk: FrameWalk, steps: int) -> int:
         """How many steps to take at once: as many as are compiled fit in before columns are to be orthonormal."""
-        orbit = self._orbit
-        fresh = not walk.eliminated_steps + walk.pending_steps
-        if fresh and (orbit.every or orbit.stretch) > walk.interval:
-            self._compile_for(walk)
-        unit, every = orbit.stretch, orbit.every
+        unit, every = self._orbit.stretch, self._orbit.every
         if not unit or unit > steps or every > walk.interval:
             return 1
         if (walk.whole if every else walk.room) < unit or (every and walk.pending_steps):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,53 +13,61 @@ import torch
 from torch import Tensor, nn
 
 from dynstab.capture.leaves import tensor_leaves
+from dynstab.monitor.lines import lines_of
 from dynstab.monitor.places import Place
 
 _LOG = logging.getLogger("dynstab.monitor")
-_HALF = (torch.float16, torch.bfloat16)
+_WIDE = (torch.float32, torch.float64)
 
-GRADIENTS_EVERY = 4
-"""Steps of which one has its gradients heard, at all places at once; `GradientNorms` reads those of the weights."""
+TURNS = 4
+"""Steps within which all places are heard once: at each step those of every fourth place, at the first one all."""
 
-MOST_ENTRIES = 2**13
-"""Of a larger tensor, rows at even distances are heard: about this many entries tell its RMS to a few percent."""
+RETURNS = 4
+"""Times that a place is heard of which one listens to the gradient that arrives there, too."""
+
+MOST_ENTRIES, LINE = 2**12, 64
+"""Of a larger tensor, lines of memory at even distances are heard: so many entries tell its RMS to a few percent."""
+
+MOST_PASSES = 16
+"""Of more passes in one step, micro-batches or calls of a shared module, every second is heard, every fourth, ..."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Heard:
     """What passed one place in one direction during a step: more than one tensor where there are micro-batches.
 
+    Samples alone are taken while the network runs: whatever else is done between two of its blocks meets
+    cold caches, and is dear.
+
     Attributes:
-        norms: of what was taken of each tensor. bad: how many entries of it are not finite. entries: how many it has.
-            Numbers where they are there at once, tensors where they are still on a device.
+        samples: copies of some of the entries, in float32 or float64.
     """
 
-    norms: list[Tensor | float] = field(default_factory=list)
-    bad: list[Tensor | float] = field(default_factory=list)
-    entries: list[int] = field(default_factory=list)
+    samples: list[Tensor] = field(default_factory=list)
+    _passes: int = 0
+    _apart: int = 1
 
     def note(self, tensor: Tensor) -> None:
-        some = tensor if tensor.numel() <= MOST_ENTRIES else _some_rows(tensor)
-        # Squares of half precision leave its range: they are summed in float32.
-        norm = torch.linalg.vector_norm(some.float() if some.dtype in _HALF else some)
-        self.entries.append(some.numel())
-        if not norm.is_cpu:
-            self.norms.append(norm)
-            self.bad.append(some.isfinite().logical_not().sum())
+        """Take a sample of a detached tensor.
+
+        Raises:
+            TypeError: it is sparse or nested, and has no entries to choose from.
+        """
+        self._passes += 1
+        if (self._passes - 1) % self._apart:
             return
-        length = norm.item()
-        self.norms.append(length)
-        # A finite norm has finite parts.
-        self.bad.append(0 if math.isfinite(length) else some.isfinite().logical_not().sum().item())
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"tensors of layout {tensor.layout} are not listened to")
+        if len(self.samples) == MOST_PASSES:
+            del self.samples[1::2]
+            self._apart *= 2
+        some = lines_of(tensor, length=LINE, most=MOST_ENTRIES)
+        # Squares of half precision leave its range: they are summed in float32.
+        self.samples.append(some.clone() if some.dtype in _WIDE else some.float())
 
-
-def _some_rows(tensor: Tensor) -> Tensor:
-    """Whole rows, so that memory is read in one piece; their distance is odd, so that heads and channels take turns."""
-    if tensor.ndim < 2 or not tensor.is_contiguous():
-        return tensor
-    row, apart = tensor.shape[-1], (tensor.numel() // MOST_ENTRIES) | 1
-    rows = tensor.numel() // row
-    return tensor.as_strided((-(-rows // apart), row), (row * apart, 1))
+    @property
+    def entries(self) -> int:
+        return sum(sample.numel() for sample in self.samples)
 
 
 class Listener:
@@ -72,19 +79,21 @@ class Listener:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self.muted = False
-        self._steps = 0
+        self.due: Collection[int] = range(len(places))
+        self._turn, self._returning = 0, self.due
         self._names = [place.name for place in places]
-        self._forward, self._backward = self._silence(), self._silence()
-        self._handles = [
-            place.module.register_forward_hook(_Hook(partial(self._passed, index)))
-            for index, place in enumerate(places)
-        ]
+        self._heard = self._silence()
+        self._handles = [place.module.register_forward_hook(_Hook(self, index)) for index, place in enumerate(places)]
 
-    def take(self) -> tuple[list[Heard], list[Heard]]:
-        """What was heard forwards and backwards since the last call, place by place."""
-        heard = self._forward, self._backward
-        self._forward, self._backward = self._silence(), self._silence()
-        self._steps += 1
+    def take(self) -> dict[int, tuple[Heard, Heard | None]]:
+        """What was heard since the last call at the places that were due, by index: forwards, and backwards or None."""
+        heard = self._heard
+        self._turn += 1
+        # Places fewer than turns would make the listener deaf at some steps.
+        turns = min(TURNS, len(self._names)) or 1
+        self.due = range(self._turn % turns, len(self._names), turns)
+        self._returning = range(self._turn % (turns * RETURNS), len(self._names), turns * RETURNS)
+        self._heard = self._silence()
         return heard
 
     def close(self) -> None:
@@ -92,21 +101,20 @@ class Listener:
         for handle in self._handles:
             handle.remove()
 
-    def _silence(self) -> list[Heard]:
-        return [Heard() for _ in self._names]
-
-    def _passed(self, index: int, output: Any) -> None:
+    def passed(self, index: int, output: Any) -> None:
+        """A place that is due returned something."""
         if self.muted or not torch.is_grad_enabled():
             return
         tensor = output if isinstance(output, Tensor) and output.is_floating_point() else _first_tensor(output)
         if tensor is not None:
-            self._note(self._forward[index], index, tensor.detach())
-            if tensor.requires_grad and self._steps % GRADIENTS_EVERY == 0:
-                tensor.register_hook(partial(self._returned, index))
+            forward, backward = self._heard[index]
+            self._note(forward, index, tensor.detach())
+            if backward is not None and tensor.requires_grad:
+                tensor.register_hook(partial(self._returned, backward, index))
 
-    def _returned(self, index: int, gradient: Tensor) -> None:
+    def _returned(self, heard: Heard, index: int, gradient: Tensor) -> None:
         if not self.muted:
-            self._note(self._backward[index], index, gradient.detach() if gradient.requires_grad else gradient)
+            self._note(heard, index, gradient.detach() if gradient.requires_grad else gradient)
 
     def _note(self, heard: Heard, index: int, tensor: Tensor) -> None:
         try:
@@ -115,15 +123,20 @@ class Listener:
             self._handles[index].remove()
             _LOG.warning("%s is not listened to any more: %s", self._names[index], error)
 
+    def _silence(self) -> dict[int, tuple[Heard, Heard | None]]:
+        return {index: (Heard(), Heard() if index in self._returning else None) for index in self.due}
+
 
 class _Hook:
     """A forward hook that stays with its module: a copy of the module, or one loaded from a file, is not heard."""
 
-    def __init__(self, passed: partial[None]) -> None:
-        self._passed = passed
+    def __init__(self, listener: Listener, index: int) -> None:
+        self._listener, self._index = listener, index
 
     def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        self._passed(output)
+        # Most calls end here: at each step a few places are due.
+        if self._index in self._listener.due:
+            self._listener.passed(self._index, output)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Any:
         return _DEAF

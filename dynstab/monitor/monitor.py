@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dynstab.capture.capture import unwrap
-from dynstab.core.errors import CaptureError, ConfigError, MemoryBudgetError, StateError
+from dynstab.core.errors import ConfigError
 from dynstab.core.run import Incident
-from dynstab.monitor.describe import run_info
 from dynstab.monitor.distributed import Processes
-from dynstab.monitor.outlets import Outlets
+from dynstab.monitor.opening import Options, make_prober, make_recorder
 from dynstab.monitor.pace import Pace
-from dynstab.monitor.post_mortem import PostMortems
 from dynstab.monitor.probe import Loss, Prober, checked_loss
 from dynstab.monitor.recorder import Recorder
 from dynstab.monitor.signals import Signals
@@ -44,11 +42,11 @@ class Monitor:
                 optimizer.step()
                 monitor.step(step, loss=loss)
 
-    At every step hooks take the size of activations, gradients and updates, block by block, and the device is
-    never made to wait for them. At the first step and every `every` steps after it the network is linearised on a few
-    fixed inputs: leading exponents, the gain of every step, the flow of the gradient, the sharpness. The rules
-    over time (`dynstab rule`) read both; what they find goes to the store, the sinks, `on_flag` and the logger
-    "dynstab.monitor".
+    At every step hooks take the size of updates, and of activations and gradients in a quarter of the blocks, in
+    turn; the device is never made to wait for them. At the first step and every `every` steps after it the network is
+    linearised on a few fixed inputs: leading exponents, the gain of every step, the flow of the gradient, the
+    sharpness. The rules over time (`dynstab rule`) read both; what they find goes to the store, the sinks, `on_flag`
+    and the logger "dynstab.monitor". Signals are written and judged two at a time: a finding may come a step late.
 
     Probes see the network in eval mode, in float32 where it trains in less. Inside compiled code there are no
     hooks, only probes and the groups of parameters. Gradients are as backpropagated: a loss scale is in them.
@@ -91,18 +89,22 @@ class Monitor:
         share: float | None = 0.005,
         seed: int = 0,
     ) -> None:
-        for name, number in (("every", every), ("inputs", inputs), ("k", k)):
-            if number < 1:
-                raise ConfigError(f"{name}={number}", expected="a number from 1 up")
-        if loss_fn is not None and probe is None:
-            raise ConfigError("loss_fn without a probe", remedy="give the batch on which the sharpness is measured")
-        self._model, self._batch, self._run, self._sinks = model, probe, run, tuple(sinks)
-        self._optimizer, self._on_flag, self._seed = optimizer, on_flag, seed
-        self._inputs, self._k = inputs, k
-        self._processes = Processes(model)
-        self._loss = checked_loss(loss_fn, self._processes)
-        self._pace = Pace(every if probe is not None else 0, share, self._processes.largest)
-        self._sharpness = Pace((sharpness_every or 10 * every) if loss_fn else 0, None, lambda seconds: seconds)
+        self._model, self._processes = model, Processes(model)
+        self._options = Options(
+            probe=probe,
+            every=every,
+            run=run,
+            sinks=tuple(sinks),
+            optimizer=optimizer,
+            loss_fn=checked_loss(loss_fn, self._processes),
+            sharpness_every=sharpness_every,
+            on_flag=on_flag,
+            inputs=inputs,
+            k=k,
+            seed=seed,
+        )
+        self._pace = Pace(self._options.steps_between_probes, share, self._processes.largest)
+        self._sharpness = Pace(self._options.steps_between_sharpness, None, lambda seconds: seconds)
         self._brake = Brake(stop_on, self._processes)
         self._signals: Signals | None = None
         self._prober: Prober | None = None
@@ -160,13 +162,20 @@ class Monitor:
             raise ConfigError("a second monitor on one model", remedy="close the first one, or give it all sinks")
         processes = self._processes
         takes_part = processes.first or processes.sharded
-        if self._batch is not None and takes_part:
-            self._prober = self._capture()
+        if takes_part:
+            self._prober = make_prober(self._model, self._options, processes)
         try:
             if takes_part:
-                self._signals = Signals(self._model, processes, self._optimizer)
-            if processes.first:
-                self._recorder = self._make_recorder()
+                self._signals = signals = Signals(self._model, processes, self._options.optimizer)
+                if processes.first:
+                    self._recorder = make_recorder(
+                        self._model,
+                        self._options,
+                        processes,
+                        signals=signals,
+                        prober=self._prober,
+                        resumed=self._resumed,
+                    )
         except BaseException:
             self.close(finished=False)
             raise
@@ -207,6 +216,9 @@ class Monitor:
         """What a checkpoint keeps, so that a resumed training goes on in the same store."""
         if not self._open and self._resumed is not None:
             return dict(self._resumed)
+        if self._recorder is not None:
+            # A store that is resumed at this step has to hold its record.
+            self._recorder.drain()
         path = None if self.path is None else str(self.path)
         return {"run": path, "step": self._last, "seconds": self._seconds if self._open else 0.0}
 
@@ -223,49 +235,6 @@ class Monitor:
     @property
     def _seconds(self) -> float:
         return time.perf_counter() - self._began
-
-    def _capture(self) -> Prober | None:
-        """None, with a warning, where the network cannot be probed: the signals remain."""
-        try:
-            return Prober(
-                self._model,
-                self._batch,
-                self._processes,
-                k=self._k,
-                inputs=self._inputs,
-                loss=self._loss,
-                optimizer=self._optimizer,
-                seed=self._seed,
-            )
-        except (CaptureError, StateError, MemoryBudgetError) as error:
-            _LOG.warning("nothing is probed, signals alone are taken: %s", error)
-            return None
-
-    def _make_recorder(self) -> Recorder:
-        assert self._signals is not None
-        prober, resumed = self._prober, self._resumed or {}
-        info = run_info(
-            unwrap(self._model),
-            places=self._signals.places,
-            groups=self._signals.groups,
-            states=() if prober is None else prober.states,
-            steps=() if prober is None else prober.steps,
-            optimizer=self._optimizer,
-            every=self._pace.every,
-            sharpness_every=self._sharpness.every,
-        )
-        outlets = Outlets(
-            info,
-            run=resumed.get("run") or self._run,
-            sinks=self._sinks,
-            on_flag=self._on_flag,
-            at=resumed.get("step") if resumed.get("run") else None,
-        )
-        post_mortems = None
-        if outlets.path is not None:
-            inputs = None if prober is None or self._processes.sharded else prober.batch.inputs
-            post_mortems = PostMortems(self._model, outlets.path, inputs, self._unheard, seed=self._seed)
-        return Recorder(info, outlets, post_mortems)
 
     def _listen(self, step: int, loss: Tensor | float | None) -> None:
         if self._signals is None:
@@ -301,18 +270,9 @@ class Monitor:
         self._last = step + self._offset
         return self._last
 
-    @contextmanager
-    def _unheard(self) -> Iterator[None]:
+    def _unheard(self) -> AbstractContextManager[None]:
         """The hooks do not hear what happens within."""
-        if self._signals is None:
-            yield
-            return
-        listener = self._signals.listener
-        listener.muted = True
-        try:
-            yield
-        finally:
-            listener.muted = False
+        return nullcontext() if self._signals is None else self._signals.unheard()
 
 
 def _watcher(root: nn.Module) -> Monitor | None:

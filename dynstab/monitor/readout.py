@@ -9,20 +9,23 @@ from torch import Tensor
 
 
 class Readout:
-    """The values of 0-dimensional tensors, then of vectors, copied without synchronising the device.
+    """The values of vectors, copied without synchronising the device.
 
     On CUDA the copy goes to pinned memory behind the work already queued, with an event after it; on the
     CPU the numbers are there at once.
     """
 
-    def __init__(self, scalars: Sequence[Tensor], vectors: Sequence[Tensor] = ()) -> None:
-        self._flat, self._event = _joined(scalars, vectors), None
-        if self._flat.is_cuda:
-            host = torch.empty(self._flat.shape, dtype=self._flat.dtype, pin_memory=True)
-            host.copy_(self._flat, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(self._flat.device))
-            self._flat = host
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        self._vectors, self._event = list(vectors), None
+        if any(not vector.is_cpu for vector in vectors):
+            flat = _joined(vectors)
+            self._vectors = [flat]
+            if flat.is_cuda:
+                host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+                host.copy_(flat, non_blocking=True)
+                self._event = torch.cuda.Event()
+                self._event.record(torch.cuda.current_stream(flat.device))
+                self._vectors = [host]
 
     @property
     def ready(self) -> bool:
@@ -30,22 +33,14 @@ class Readout:
         return self._event is None or self._event.query()
 
     def values(self) -> list[float]:
-        """The numbers, in the order given; waits for them where they are not there yet."""
+        """The numbers, one vector after another; waits for them where they are not there yet."""
         if self._event is not None:
             self._event.synchronize()
-        return self._flat.tolist()
+        return [value for vector in self._vectors for value in vector.tolist()]
 
 
-def _joined(scalars: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
-    tensors = (*scalars, *vectors)
-    if not tensors:
-        return torch.empty(0)
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
     # Copies to an accelerator are ordered by its stream; copies from it to the host would have to be waited for.
-    home = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), tensors[0].device)
-    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-    alike = [
-        [each if (each.device, each.dtype) == (home, wide) else each.to(home, wide, non_blocking=True) for each in held]
-        for held in (scalars, vectors)
-    ]
-    parts = [torch.stack(alike[0])] if scalars else []
-    return torch.cat([*parts, *alike[1]])
+    home = next(vector.device for vector in vectors if not vector.is_cpu)
+    wide = torch.float64 if any(vector.dtype == torch.float64 for vector in vectors) else torch.float32
+    return torch.cat([vector.to(home, wide, non_blocking=True) for vector in vectors])

@@ -11,14 +11,18 @@ from dynstab.core.flag import Flag
 from dynstab.core.run import Incident, PostMortem, Probe, RunInfo, Signal
 from dynstab.diagnostics.over_time import History, watch
 from dynstab.monitor.outlets import Outlets
+from dynstab.monitor.pending import Pending
 from dynstab.monitor.post_mortem import PostMortems
-from dynstab.monitor.signals import Pending
 from dynstab.monitor.stopping import StopTraining
 
 _LOG = logging.getLogger("dynstab.monitor")
 
 _MOST_PENDING = 16
 """Signals that may be on their way from the device; the next one waits for the oldest."""
+
+_TOGETHER = 2
+"""Signals that are written and judged one after the other: a training step leaves the caches cold, and the second
+costs a fraction of the first. With two, a process that is killed still loses no more than the last record."""
 
 
 class Recorder:
@@ -34,7 +38,7 @@ class Recorder:
         self._history: History | None = History(info)
         self._pending: deque[Pending] = deque()
         self._stop: StopTraining | None = None
-        self._told, self._absent = 0, False
+        self._told, self._absent, self._recording = 0, False, False
 
     @property
     def path(self) -> Path | None:
@@ -47,12 +51,13 @@ class Recorder:
         if pending.absent and not self._absent:
             _LOG.warning("the monitored model takes no part in the training: is another one being trained?")
         self._absent = self._absent or pending.absent
-        while self._pending and (self._pending[0].ready or len(self._pending) > _MOST_PENDING):
-            self._record(self._pending.popleft().signal())
+        if len(self._pending) >= _TOGETHER:
+            while self._pending and (self._pending[0].ready or len(self._pending) > _MOST_PENDING):
+                self._record(self._pending.popleft().signal())
 
     def probe(self, probe: Probe) -> None:
         """Take a probe in, after the signals before it."""
-        self._drain()
+        self.drain()
         self._record(probe)
 
     def asked(self) -> tuple[tuple[Incident, ...], StopTraining | None]:
@@ -63,14 +68,25 @@ class Recorder:
 
     def close(self, *, finished: bool) -> None:
         """Write everything out; a second time does nothing."""
-        self._drain()
+        self.drain()
         self._outlets.close(finished=finished)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Write the signals that are still on their way, and wait for them."""
+        # A user's function that is told of a finding may ask for the monitor's state: what is left comes after it.
+        if self._recording:
+            return
         while self._pending:
             self._record(self._pending.popleft().signal())
 
     def _record(self, record: Signal | Probe) -> None:
+        self._recording = True
+        try:
+            self._take_in(record)
+        finally:
+            self._recording = False
+
+    def _take_in(self, record: Signal | Probe) -> None:
         self._write(record)
         flags = self._judged(record)
         for flag in flags:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import sys
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,8 +125,11 @@ def _number_to_sql(value: float | None) -> float | str | None:
 
 
 def _series_to_blob(values: Sequence[float]) -> bytes:
-    with np.errstate(over="ignore"):
-        return np.asarray(values, dtype=_FLOAT32).tobytes()
+    # Numbers beyond float32 become infinite; unlike NumPy, `array` does so without a warning to be silenced.
+    packed = array("f", values)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def _blob_to_series(blob: bytes) -> tuple[float, ...]:

@@ -1,17 +1,22 @@
 """What watching a training costs: step time with a monitor against the same loop without one, in one run.
 
-    python tests/benchmarks/bench_overhead.py [--steps 300] [--threads 2] [--clock wall|cpu] [--write]
+    python tests/benchmarks/bench_overhead.py [--steps 320] [--threads 2] [--clock wall|cpu] [--write]
 
 Every variant trains a model of its own, from the same weights on the same batch. They take turns step by step, in
-an order that changes, so that what else the machine does hits all alike. The ratio of a variant is its mean
-step over the bare one: the mean, without the tenth at either end, of its time over that of the bare step beside
-it, plus what its rare expensive steps (probes, histograms) took beyond that, spread over all steps.
+an order that changes, so that what else the machine does hits all alike.
 
     hooks           Monitor without a probe: signals at every step, the rules over them, and the store
-    monitor         Monitor at its default settings, every probe counted in; since the variants take turns, its clock
-                    runs five times too fast for its own loop, and its share of the time is a fifth of the default
+    monitor         Monitor with a probe every hundred steps, each counted in as often as the default settings allow
     wandb watch     wandb.watch(model, log="gradients", log_freq=100), offline, with one log() a step
     item() a layer  a plain loop that logs the norm of every parameter's gradient with .item()
+    bare, again     a second loop without anything: how far from 1 this machine takes two loops that are the same
+
+A loop's regular work recurs within sixteen steps. The ratio is therefore the time of sixteen steps over that of the
+same sixteen of the bare loops (the mean of both), and the median over all such windows. Rare and expensive steps,
+probes and histograms, are left out of the windows and added in full: what they took beyond a usual step of their
+loop, over the number of steps from one to the next. For probes that is the number at the default settings, in a loop
+of its own: a hundred, or as many hundreds as it takes until they cost no more than `share` of the time.
+The trimmed mean is that of single steps, without the tenth at either end, plus the same addition.
 
 The capture of the network and the search for its leading directions, once before the first step, are not in the
 ratios; they are given beside them.
@@ -23,6 +28,7 @@ import argparse
 import copy
 import gc
 import inspect
+import math
 import statistics
 import sys
 import tempfile
@@ -41,7 +47,12 @@ from dynstab.monitor.store import read_run
 
 REPORT = Path(__file__).parents[2] / "reports" / "overhead.md"
 TARGETS = {"hooks": 1.01, "monitor": 1.02}
-DEFAULT_SHARE = inspect.signature(dynstab.Monitor).parameters["share"].default
+DEFAULTS = {name: each.default for name, each in inspect.signature(dynstab.Monitor).parameters.items()}
+WINDOW = 16
+"""Steps within which everything recurs that is done regularly."""
+
+HISTOGRAMS = 100
+"""Steps from one of wandb's histograms to the next."""
 
 After = Callable[[int, Tensor], None]
 
@@ -95,6 +106,8 @@ class Task:
     name: str
     model: Callable[[], nn.Module]
     batch: Callable[[], tuple[Tensor, Tensor]]
+    times: int = 1
+    """How many times as many steps: short ones scatter more."""
 
 
 TASKS = (
@@ -104,7 +117,10 @@ TASKS = (
         lambda: (torch.randint(0, 256, (8, 64)), torch.randint(0, 256, (8, 64))),
     ),
     Task(
-        "ResNet, 9 blocks, 32 x 3 x 32 x 32", ResNet, lambda: (torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,)))
+        "ResNet, 9 blocks, 32 x 3 x 32 x 32",
+        ResNet,
+        lambda: (torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))),
+        times=2,
     ),
 )
 
@@ -146,9 +162,10 @@ def hooks(loop: Loop, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def monitor(loop: Loop, folder: Path) -> Iterator[None]:
-    run = folder / "monitor.sqlite"
-    share = DEFAULT_SHARE / len(VARIANTS)
-    with dynstab.Monitor(loop.model, probe=loop.batch, run=run, optimizer=loop.optimizer, share=share) as watching:
+    # The variants take turns, and a clock of the loop alone there is none: `probes_apart` does what `share` would do.
+    with dynstab.Monitor(
+        loop.model, probe=loop.batch, run=folder / "monitor.sqlite", optimizer=loop.optimizer, share=None
+    ) as watching:
         loop.after = lambda step, loss: watching.step(step, loss=loss)
         yield
 
@@ -171,46 +188,83 @@ def wandb_watch(loop: Loop, folder: Path) -> Iterator[None]:
 
     settings = wandb.Settings(mode="offline", console="off", silent=True)
     with wandb.init(project="overhead", dir=str(folder), settings=settings) as run:
-        run.watch(loop.model, log="gradients", log_freq=100)
+        run.watch(loop.model, log="gradients", log_freq=HISTOGRAMS)
         loop.after = lambda step, loss: run.log({"loss": loss.item()})
         yield
 
 
-VARIANTS = {"bare": bare, "hooks": hooks, "monitor": monitor, "wandb watch": wandb_watch, "item() a layer": items}
+VARIANTS = {
+    "bare": bare,
+    "hooks": hooks,
+    "monitor": monitor,
+    "bare, again": bare,
+    "wandb watch": wandb_watch,
+    "item() a layer": items,
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of a variant's time over that of the bare loops, rare expensive steps counted in."""
+
+    median: float
+    low: float
+    high: float
+    trimmed: float
 
 
 @dataclass
 class Timings:
-    """Variant -> seconds of every step; seconds that each took to begin; steps at which a probe was made."""
+    """Variant -> seconds of every step; seconds that each took to begin; steps at which a probe was made, and at what
+    cost by the monitor's own account."""
 
     steps: dict[str, list[float]]
     begin: dict[str, float]
-    probed: list[int]
+    probes: dict[int, float]
 
-    def ratio(self, name: str) -> tuple[float, float, float]:
-        """Mean step over the bare one, and the quartiles of the ratio of ordinary steps."""
+    def ratio(self, name: str) -> Ratio:
+        """Median over windows with its quartiles, and the trimmed mean over steps."""
+        mine, bare = self.steps[name], self._bare(name)
         dear = self._dear(name)
-        pairs = list(zip(self.steps[name], self.steps["bare"], strict=True))
-        usual = statistics.median(self.steps["bare"])
-        ordinary = sorted(mine / bare for i, (mine, bare) in enumerate(pairs) if i not in dear)
-        cut = len(ordinary) // 10
-        mean = statistics.fmean(ordinary[cut : len(ordinary) - cut])
-        beyond = sum(pairs[i][0] / usual - mean for i in dear) / len(pairs)
-        low, _, high = statistics.quantiles(ordinary, n=4)
-        return mean + beyond, low, high
+        beyond = self.extra(name) / self._apart(name) / statistics.median(bare) if dear else 0.0
+        kept = [i for i in range(len(mine)) if i not in dear]
+        full = [kept[i : i + WINDOW] for i in range(0, len(kept) - WINDOW + 1, WINDOW)]
+        windows = [sum(mine[i] for i in each) / sum(bare[i] for i in each) for each in full]
+        single = sorted(mine[i] / bare[i] for i in kept)
+        cut = len(single) // 10
+        low, median, high = (each + beyond for each in statistics.quantiles(windows, n=4))
+        return Ratio(median, low, high, statistics.fmean(single[cut : len(single) - cut]) + beyond)
 
-    def _dear(self, name: str) -> set[int]:
-        """Steps that count with all their time: probes, and histograms of all gradients."""
+    def extra(self, name: str) -> float:
+        """Mean seconds of a rare step beyond a usual one of the same loop."""
+        usual = statistics.median(self.steps[name])
+        return statistics.fmean(self.steps[name][i] - usual for i in self._dear(name))
+
+    def probes_apart(self) -> int:
+        """Steps from one probe to the next at the default settings: multiples of `every`, until the cost is paid."""
+        usual = statistics.median(self.steps["monitor"])
+        paid = statistics.fmean(self.probes.values()) / DEFAULTS["share"] / usual
+        return DEFAULTS["every"] * max(1, math.ceil(paid / DEFAULTS["every"]))
+
+    def _bare(self, name: str) -> list[float]:
+        first, second = self.steps["bare"], self.steps["bare, again"]
+        return first if name == "bare, again" else [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+
+    def _apart(self, name: str) -> int:
+        return self.probes_apart() if name == "monitor" else HISTOGRAMS
+
+    def _dear(self, name: str) -> list[int]:
         if name == "monitor":
-            return set(self.probed)
-        return {i for i in range(99, len(self.steps[name]), 100)} if name == "wandb watch" else set()
+            return list(self.probes)
+        last = len(self.steps[name])
+        return list(range(HISTOGRAMS - 1, last, HISTOGRAMS)) if name == "wandb watch" else []
 
 
 def measure(task: Task, steps: int, clock: Callable[[], float]) -> Timings:
     """All variants, step by step in turn."""
     torch.manual_seed(0)
     model, batch = task.model(), task.batch()
-    found = Timings({name: [] for name in VARIANTS}, {}, [])
+    found = Timings({name: [] for name in VARIANTS}, {}, {})
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         loops = {}
         for name, variant in VARIANTS.items():
@@ -225,34 +279,35 @@ def measure(task: Task, steps: int, clock: Callable[[], float]) -> Timings:
             for name, loop in order[number % len(order) :] + order[: number % len(order)]:
                 found.steps[name].append(loop.step(clock))
         stack.close()
-        found.probed = [probe.step for probe in read_run(Path(folder) / "monitor.sqlite").probes]
+        found.probes = {probe.step: probe.cost for probe in read_run(Path(folder) / "monitor.sqlite").probes}
     return found
 
 
 def table(task: Task, found: Timings) -> list[str]:
     step = statistics.median(found.steps["bare"])
-    probes = [found.steps["monitor"][i] - step for i in found.probed]
     lines = [
         f"## {task.name}",
         "",
-        f"Bare step {1e3 * step:.1f} ms, the median of {len(found.steps['bare'])}. Probes at steps "
-        f"{', '.join(map(str, found.probed))} took {', '.join(f'{1e3 * probe:.0f}' for probe in probes)} ms. "
+        f"Bare step {1e3 * step:.1f} ms, the median of {len(found.steps['bare'])}. A probe takes "
+        f"{1e3 * found.extra('monitor'):.0f} ms, the mean of {len(found.probes)}, and comes every "
+        f"{found.probes_apart()} steps at the default settings. "
         f"Capture and search took {found.begin['monitor']:.1f} s.",
         "",
-        "| variant | mean step / bare | quartiles of ordinary steps | target |",
-        "|---|---:|---|---|",
+        "| variant | median step / bare | quartiles | trimmed mean | target |",
+        "|---|---:|---|---:|---|",
     ]
     for name in VARIANTS:
         if name != "bare":
-            ratio, low, high = found.ratio(name)
-            target = f"at most {TARGETS[name]}" if name in TARGETS else ""
-            lines.append(f"| {name} | {ratio:.4f} | {low:.3f} to {high:.3f} | {target} |")
+            ratio = found.ratio(name)
+            target = f"median at most {TARGETS[name]}" if name in TARGETS else ""
+            quartiles = f"{ratio.low:.3f} to {ratio.high:.3f}"
+            lines.append(f"| {name} | {ratio.median:.4f} | {quartiles} | {ratio.trimmed:.4f} | {target} |")
     return [*lines, ""]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.name}")
@@ -269,7 +324,7 @@ def main() -> None:
         "",
     ]
     for task in TASKS:
-        found = table(task, measure(task, arguments.steps, clock))
+        found = table(task, measure(task, task.times * arguments.steps, clock))
         print("\n".join(found), file=sys.stderr, flush=True)
         text += found
         gc.collect()

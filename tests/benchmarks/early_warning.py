@@ -47,7 +47,7 @@ class Outcome:
     """One run.
 
     Attributes:
-        diverged, warned: steps, None for never. by: the rule of the first warning.
+        diverged, warned: steps, None for never; a warning counts at the step at which it is told. by: its rule.
         cheap: the step of the first warning by a rule that needs no sharpness.
     """
 
@@ -144,7 +144,7 @@ def outcome(job: tuple[Callable[[int], Training], int]) -> Outcome:
     training, started = build(kind, seed), time.perf_counter()
     if training.half:
         round_blocks(training.model)
-    incidents: list[Incident] = []
+    told: list[tuple[int, Incident]] = []
     with dynstab.Monitor(
         training.model,
         probe=next(training.batches),
@@ -153,19 +153,19 @@ def outcome(job: tuple[Callable[[int], Training], int]) -> Outcome:
         every=PROBE_EVERY,
         sharpness_every=PROBE_EVERY,
         share=None,
-        on_flag=incidents.append,
+        on_flag=lambda incident: told.append((monitor.state_dict()["step"], incident)),
     ) as monitor:
         steps, diverged = train(training, monitor)
-    grave = [incident for incident in incidents if incident.flag.severity.rank >= Severity.WARNING.rank]
-    first = min(grave, key=lambda incident: incident.step, default=None)
+    grave = [(step, incident) for step, incident in told if incident.flag.severity.rank >= Severity.WARNING.rank]
+    first = min(grave, key=lambda pair: pair[0], default=None)
     return Outcome(
         kind=kind.__name__,
         seed=seed,
         steps=steps,
         diverged=diverged,
-        warned=None if first is None else first.step,
-        by="" if first is None else first.flag.name,
-        cheap=min((incident.step for incident in grave if incident.flag.name not in SHARP), default=None),
+        warned=None if first is None else first[0],
+        by="" if first is None else first[1].flag.name,
+        cheap=min((step for step, incident in grave if incident.flag.name not in SHARP), default=None),
         seconds=round(time.perf_counter() - started, 2),
     )
 

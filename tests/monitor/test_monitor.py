@@ -339,7 +339,8 @@ def test_a_run_that_is_lost_is_written_out_once(path: Path) -> None:
     assert len(run.post_mortems) == 1
 
 
-def test_a_killed_process_leaves_all_but_its_last_record(path: Path) -> None:
+@pytest.mark.parametrize("last", [7, 8])
+def test_a_killed_process_leaves_all_but_its_last_record(path: Path, last: int) -> None:
     program = f"""
 import os, torch, dynstab
 from torch import nn
@@ -348,14 +349,31 @@ with dynstab.Monitor(model, probe=torch.randn(2, 4), run={str(path)!r}, share=No
     for step in range(10):
         model(torch.randn(2, 4)).sum().backward()
         monitor.step(step)
-        if step == 7:
+        if step == {last}:
             os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -9
     run = read_run(path)
-    assert len(run.signals) >= 7 and len(run.probes) == 3
+    assert len(run.signals) >= last and len(run.probes) == 3
     assert not run.finished
+
+
+def test_a_checkpoint_finds_the_record_of_its_step_in_the_store(path: Path) -> None:
+    training = Training(path, probe=None)
+    with training.monitor as monitor:
+        for number in range(5):
+            training.step(number)
+            assert monitor.state_dict()["step"] == number
+            assert [signal.step for signal in training.stored.signals] == list(range(number + 1))
+
+
+def test_the_state_may_be_asked_for_when_a_finding_is_told(path: Path) -> None:
+    steps: list[int] = []
+    training = Training(path, on_flag=lambda incident: steps.append(training.monitor.state_dict()["step"]))
+    run = training.run(30, nan_at=20)
+    assert [signal.step for signal in run.signals] == list(range(30))
+    assert steps[0] in (20, 21)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dynstab
 from dynstab.core.run import Signal
 from dynstab.monitor.distributed import Processes
-from dynstab.monitor.listening import GRADIENTS_EVERY, MOST_ENTRIES
+from dynstab.monitor.listening import MOST_ENTRIES, MOST_PASSES, RETURNS, TURNS, Listener
 from dynstab.monitor.places import MOST_PLACES, audible, find_blocks, find_groups
 from dynstab.monitor.signals import Signals
 from dynstab.monitor.store import read_run
@@ -81,12 +81,63 @@ def test_micro_batches_count_together(net: Net, signals: Signals) -> None:
     assert taken(signals).activation_rms == pytest.approx([rms(x) for x in whole], rel=1e-6)
 
 
-def test_gradients_at_the_places_are_heard_at_one_step_in_four(net: Net, signals: Signals) -> None:
-    heard = []
-    for step in range(2 * GRADIENTS_EVERY):
+def test_places_take_turns_and_keep_what_they_had_between() -> None:
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(2 * TURNS)))
+    signals = Signals(net, Processes(net))
+    inputs, before = torch.randn(5, 3), None
+    for step in range(2 * RETURNS * TURNS):
+        with torch.no_grad():
+            net[0].bias += 1.0
+        net(inputs).sum().backward()
+        signal = taken(signals, step)
+        if before is not None:
+            renewed = [now != old for now, old in zip(signal.activation_rms, before.activation_rms, strict=True)]
+            assert renewed == [place % TURNS == step % TURNS for place in range(2 * TURNS)]
+        before = signal
+    signals.close()
+
+
+def test_gradients_at_the_places_are_heard_once_in_sixteen_steps_each() -> None:
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(TURNS + 1)))
+    signals = Signals(net, Processes(net))
+    heard: list[list[int]] = []
+    previous = (math.nan,) * (TURNS + 1)
+    for step in range(2 * RETURNS * TURNS):
+        net(torch.randn(5, 3)).square().sum().backward()
+        now = taken(signals, step).gradient_rms
+        heard.append([place for place in range(TURNS + 1) if now[place] != previous[place]])
+        previous = now
+    period = RETURNS * TURNS
+    assert heard[0] == list(range(TURNS + 1))
+    assert heard[1:] == [[step % period] if step % period <= TURNS else [] for step in range(1, 2 * period)]
+    signals.close()
+
+
+def test_what_is_not_finite_is_seen_by_the_places_behind_it(net: Net, signals: Signals) -> None:
+    net(torch.randn(5, 4)).sum().backward()
+    assert taken(signals).nonfinite_fraction == (0.0, 0.0)
+    for step in range(1, 3):
+        with torch.no_grad():
+            net.blocks[0][0].bias.fill_(math.nan)
         net(torch.randn(5, 4)).sum().backward()
-        heard.append(not math.isnan(taken(signals, step).gradient_rms[0]))
-    assert heard == [step % GRADIENTS_EVERY == 0 for step in range(2 * GRADIENTS_EVERY)]
+        assert max(taken(signals, step).nonfinite_fraction) == 1.0
+
+
+def test_of_many_micro_batches_some_at_even_distances_are_heard() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+        net[0].bias.zero_()
+    listener = Listener(find_blocks(net))
+    for passes in (MOST_PASSES, MOST_PASSES + 1, 5 * MOST_PASSES):
+        for index in range(passes):
+            net(torch.full((1, 2), float(index))).sum().backward()
+        ((forward, _),) = listener.take().values()
+        found = [float(sample[0, 0]) for sample in forward.samples]
+        assert MOST_PASSES // 2 <= len(found) <= MOST_PASSES
+        assert found[0] == 0.0
+        assert len({b - a for a, b in zip(found, found[1:], strict=False)}) == 1
+    listener.close()
 
 
 def test_an_evaluation_is_not_heard(net: Net, signals: Signals) -> None:
@@ -121,6 +172,32 @@ def test_gradient_norms_are_those_of_the_groups(net: Net, signals: Signals) -> N
     found = taken(signals).gradient_norm
     assert found[1:3] == pytest.approx(expected, rel=1e-6)
     assert found[0] == 0.0
+
+
+def test_groups_take_turns_with_the_norms_of_their_gradients() -> None:
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(2 * TURNS)))
+    signals = Signals(net, Processes(net))
+    previous: tuple[float, ...] = ()
+    for step in range(2 * TURNS):
+        for i, layer in enumerate(net):
+            for parameter in layer.parameters():
+                parameter.grad = torch.full_like(parameter, float(1 + step + 100 * i))
+        now = taken(signals, step).gradient_norm
+        read = [i for i in range(len(net)) if step == 0 or i % TURNS == step % TURNS]
+        assert [now[i] for i in read] == pytest.approx([(1 + step + 100 * i) * 12**0.5 for i in read])
+        assert step == 0 or all(now[i] == previous[i] for i in range(len(net)) if i not in read)
+        previous = now
+    signals.close()
+
+
+def test_a_step_without_gradients_leaves_none_and_forgets_none(net: Net, signals: Signals) -> None:
+    net(torch.randn(5, 4)).sum().backward()
+    first = taken(signals).gradient_norm
+    net.zero_grad()
+    assert all(math.isnan(norm) for norm in taken(signals, 1).gradient_norm)
+    net(torch.randn(5, 4)).sum().backward()
+    again = taken(signals, 2).gradient_norm
+    assert [i for i in range(4) if again[i] == first[i]] == [0, 1, 3]
 
 
 def test_gradients_are_read_before_the_loop_clears_them(net: Net) -> None:

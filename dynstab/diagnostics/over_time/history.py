@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from dynstab.core.flag import Severity
 from dynstab.core.run import Incident, PostMortem, Probe, RunInfo, Signal
@@ -38,7 +39,8 @@ class History:
         signals, probes: the last ones. first_probes: those that stand for what it was at first.
         gradient, update, activation: windows of natural logarithms: per group the norm of the gradient, and that
             of the update over the weights' and over the learning rate; per place the RMS of the activations.
-        loss: a window of losses. recent_loss: the mean of the last ten. lowest_loss: the lowest of these so far.
+        loss: a window of losses. last_losses: the last ten. recent_loss: their mean. lowest_loss: the lowest of
+            these means so far.
         episodes: open ones, by the rule's code.
     """
 
@@ -49,6 +51,7 @@ class History:
         self.first_probes: list[Probe] = []
         self.loss, self.gradient = Series(window), Series(window)
         self.update, self.activation = Series(window), Series(window)
+        self.last_losses: list[float] = []
         self.recent_loss, self.lowest_loss = math.nan, math.inf
         self.latest: Signal | Probe | None = None
         self.counts = {Signal: 0, Probe: 0}
@@ -69,18 +72,29 @@ class History:
 
     def _add_signal(self, signal: Signal) -> None:
         self.signals.append(signal)
-        self.loss.add([math.nan if signal.loss is None else signal.loss])
-        if signal.gradient_norm:
-            self.gradient.add(safe_log(signal.gradient_norm))
-        rate = 1.0 if signal.learning_rate is None else signal.learning_rate
-        if signal.update_norm and signal.weight_norm and rate > 0:
-            self.update.add(safe_log(signal.update_norm) - safe_log(signal.weight_norm) - math.log(rate))
-        if signal.activation_rms:
-            self.activation.add(safe_log(signal.activation_rms))
+        loss = math.nan if signal.loss is None else signal.loss
+        self.loss.add([loss])
+        self.last_losses.append(loss)
+        del self.last_losses[:-RECENT]
+        self._add_norms(signal)
         if self.loss.count >= RECENT:
-            self.recent_loss = float(self.loss.rows[-RECENT:].mean())
+            self.recent_loss = sum(self.last_losses) / RECENT
             if math.isfinite(self.recent_loss):
                 self.lowest_loss = min(self.lowest_loss, self.recent_loss)
+
+    def _add_norms(self, signal: Signal) -> None:
+        """All logarithms are taken in one call: this is done at every step of the training."""
+        parts = signal.gradient_norm, signal.update_norm, signal.weight_norm, signal.activation_rms
+        logs = iter(safe_log([number for part in parts for number in part]).tolist())
+        gradient, update, weight, activation = (list(islice(logs, len(part))) for part in parts)
+        if gradient:
+            self.gradient.add(gradient)
+        rate = 1.0 if signal.learning_rate is None else signal.learning_rate
+        if update and weight and rate > 0:
+            known = math.log(rate)
+            self.update.add([moved - size - known for moved, size in zip(update, weight, strict=True)])
+        if activation:
+            self.activation.add(activation)
 
     @property
     def taking_off(self) -> bool:

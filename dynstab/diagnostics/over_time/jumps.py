@@ -44,13 +44,15 @@ def find_jump(series: Series, *, factor: float, deviations: float) -> Jump | Non
     """
     if series.count < WARM_UP:
         return None
+    above = series.last > series.limits(distance=math.log(factor), deviations=deviations, least=SMALLEST_SCATTER)
+    # At nearly all steps this is all that is asked.
+    if not above.any():
+        return None
     center, scatter = series.usual()
     with np.errstate(invalid="ignore"):
         logs = series.last - center
         counts = logs / np.maximum(scatter, SMALLEST_SCATTER)
-        above = np.isfinite(logs) & (logs > math.log(factor)) & (counts > deviations)
-        if above.any():
-            above &= series.last - series.recent() > math.log(factor / 2)
+        above &= np.isfinite(logs) & (series.last - series.recent() > math.log(factor / 2))
     columns = np.flatnonzero(above)
     if not columns.size:
         return None

@@ -20,8 +20,13 @@ def rules_over_time() -> tuple[RuleOverTime, ...]:
     return tuple(sorted((module.RULE for module in modules), key=lambda rule: rule.code))
 
 
+@cache
+def _readers(record: type) -> tuple[RuleOverTime, ...]:
+    return tuple(rule for rule in rules_over_time() if rule.reads is record)
+
+
 def watch(history: History) -> tuple[Flag, ...]:
     """What the newest record shows, most severe first; nothing that an open episode has already told."""
-    found = [rule.check(history) for rule in rules_over_time()]
+    found = [rule.check(history) for rule in _readers(type(history.latest))]
     flags = [flag for flag in found if flag is not None]
     return tuple(sorted(flags, key=lambda flag: (-flag.severity.rank, flag.code)))

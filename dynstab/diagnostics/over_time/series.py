@@ -15,7 +15,7 @@ NORMAL = 1.4826
 RECENT = 10
 """Rows before the newest that say where it came from."""
 
-REFRESH = 8
+REFRESH = 16
 """Records after which the usual values are taken anew: medians at every step would cost more than they tell."""
 
 
@@ -33,6 +33,7 @@ class Series:
         self._buffer: Array = np.empty((2 * window, 0))
         self._end = 0
         self._usual: tuple[int, Array, Array] | None = None
+        self._limits: dict[tuple[float, float, float], Array] = {}
 
     def add(self, row: Sequence[float] | Array) -> None:
         if self._buffer.shape[1] != len(row):
@@ -60,7 +61,16 @@ class Series:
         if known is None or self.count - known[0] >= REFRESH:
             center = _median(self.rows)
             known = self._usual = (self.count, center, NORMAL * _median(np.abs(self.rows - center)))
+            self._limits.clear()
         return known[1], known[2]
+
+    def limits(self, *, distance: float, deviations: float, least: float) -> Array:
+        """What lies above the usual by a distance and by so many deviations, of which one is `least` at least."""
+        center, scatter = self.usual()
+        key = distance, deviations, least
+        if key not in self._limits:
+            self._limits[key] = center + np.maximum(distance, deviations * np.maximum(scatter, least))
+        return self._limits[key]
 
     def recent(self) -> Array:
         """Median of the ten rows before the newest."""
@@ -70,10 +80,15 @@ class Series:
 def _median(rows: Array) -> Array:
     """Along the rows, finite entries alone."""
     finite = np.isfinite(rows)
-    if finite.all() and len(rows):
-        return np.median(rows, axis=0)
-    columns = [column[keep] for column, keep in zip(rows.T, finite.T, strict=True)]
-    return np.array([np.median(column) if column.size else np.nan for column in columns])
+    if not len(rows):
+        return np.full(rows.shape[1], np.nan)
+    if finite.all():
+        around = [(len(rows) - 1) // 2, len(rows) // 2]
+        return np.partition(rows, around, axis=0)[around].mean(axis=0)
+    # NaN is sorted behind all numbers: those of a column come first, and where there is none the median is NaN.
+    ordered, counts = np.sort(np.where(finite, rows, np.nan), axis=0), finite.sum(axis=0)
+    middle = np.stack([np.maximum(counts - 1, 0) // 2, counts // 2])
+    return np.take_along_axis(ordered, middle, axis=0).mean(axis=0)
 
 
 def safe_log(values: Sequence[float]) -> Array:

@@ -58,6 +58,7 @@ RULE = RuleOverTime(
             """,
         known_problems="""
             Inputs of very different scale, such as images that were not normalised, move all blocks at once.
+            A quarter of the blocks is heard at each step: a jump is told up to three steps late.
             """,
         example="""
             The residual stream of a transformer that grows sixfold within ten steps of a learning rate that was raised.

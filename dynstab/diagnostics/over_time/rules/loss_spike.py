@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from dynstab.core.flag import Severity
 from dynstab.core.run import Signal
@@ -30,15 +31,14 @@ def find(history: History) -> Finding | None:
         return None
     usual, scatter = (float(each[0]) for each in history.loss.usual())
     lowest, recent = history.lowest_loss, history.recent_loss
-    # Near zero single batches double by chance: the bulk of the ten must have risen, and beyond their scatter.
-    middle = float(history.loss.recent()[0])
-    beyond = middle - usual > DEVIATIONS * scatter / math.sqrt(RECENT)
-    if lowest > 0 and min(recent, middle) > DOUBLED * lowest and beyond:
+    if lowest > 0 and recent > DOUBLED * lowest and _bulk_has_risen(history, lowest, usual, scatter):
         return _diverged(signal, recent, lowest)
     # One bad batch is no spike of the weights: two in a row are.
-    least = float(history.loss.rows[-2:].min())
-    deviations = (least - usual) / max(scatter, SMALLEST_SCATTER * abs(usual))
-    if not deviations > DEVIATIONS or least <= FACTOR * usual:
+    least = min(history.last_losses[-2:])
+    if not least > max(FACTOR * usual, usual + DEVIATIONS * scatter):
+        return None
+    deviations = (least - usual) / max(scatter, SMALLEST_SCATTER * abs(usual), sys.float_info.min)
+    if not deviations > DEVIATIONS:
         return None
     return Finding(
         measure="signals.loss",
@@ -54,6 +54,12 @@ def find(history: History) -> Finding | None:
             "Under Adam, lower beta2 to 0.95 or raise eps: its second moment follows a sudden change too slowly.",
         ),
     )
+
+
+def _bulk_has_risen(history: History, lowest: float, usual: float, scatter: float) -> bool:
+    """Near zero single batches double by chance: the median of ten must have doubled, beyond their scatter."""
+    middle = float(history.loss.recent()[0])
+    return middle > DOUBLED * lowest and middle - usual > DEVIATIONS * scatter / math.sqrt(RECENT)
 
 
 def _diverged(signal: Signal, recent: float, lowest: float) -> Finding:

@@ -1,0 +1,130 @@
+"""What a monitor is made of when its run begins: the options, the prober, the recorder with its outlets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from dynstab.capture.capture import unwrap
+from dynstab.core.errors import CaptureError, ConfigError, MemoryBudgetError, StateError
+from dynstab.core.run import Incident
+from dynstab.monitor.describe import run_info
+from dynstab.monitor.distributed import Processes
+from dynstab.monitor.outlets import Outlets
+from dynstab.monitor.post_mortem import PostMortems
+from dynstab.monitor.probe import Loss, Prober
+from dynstab.monitor.recorder import Recorder
+from dynstab.monitor.signals import Signals
+from dynstab.monitor.sinks import Sink
+
+_LOG = logging.getLogger("dynstab.monitor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `dynstab.Monitor` was asked for; the names are those of its arguments.
+
+    Raises:
+        ConfigError: an option that cannot be served.
+    """
+
+    probe: Any
+    every: int
+    run: str | os.PathLike[str] | None
+    sinks: tuple[str | Sink, ...]
+    optimizer: Optimizer | None
+    loss_fn: Loss | None
+    sharpness_every: int | None
+    on_flag: Callable[[Incident], object] | None
+    inputs: int
+    k: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("every", "inputs", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}", expected="a number from 1 up")
+        if self.loss_fn is not None and self.probe is None:
+            raise ConfigError("loss_fn without a probe", remedy="give the batch on which the sharpness is measured")
+
+    @property
+    def steps_between_probes(self) -> int:
+        """0 for never."""
+        return 0 if self.probe is None else self.every
+
+    @property
+    def steps_between_sharpness(self) -> int:
+        """0 for never."""
+        return 0 if self.loss_fn is None else self.sharpness_every or 10 * self.every
+
+
+def make_prober(model: nn.Module, options: Options, processes: Processes) -> Prober | None:
+    """None where there is no probe, and, with a warning, where the network cannot be probed: the signals remain.
+
+    Raises:
+        InputError: the model rejects the probe.
+    """
+    if options.probe is None:
+        return None
+    try:
+        return Prober(
+            model,
+            options.probe,
+            processes,
+            k=options.k,
+            inputs=options.inputs,
+            loss=options.loss_fn,
+            optimizer=options.optimizer,
+            seed=options.seed,
+        )
+    except (CaptureError, StateError, MemoryBudgetError) as error:
+        _LOG.warning("nothing is probed, signals alone are taken: %s", error)
+        return None
+
+
+def make_recorder(
+    model: nn.Module,
+    options: Options,
+    processes: Processes,
+    *,
+    signals: Signals,
+    prober: Prober | None,
+    resumed: dict[str, Any] | None,
+) -> Recorder:
+    """The recorder, its store begun or resumed.
+
+    Args:
+        resumed: the state of the checkpoint from which the training goes on.
+
+    Raises:
+        StoreError: the store cannot be made. ConfigError: there is no such sink.
+    """
+    info = run_info(
+        unwrap(model),
+        places=signals.places,
+        groups=signals.groups,
+        states=() if prober is None else prober.states,
+        steps=() if prober is None else prober.steps,
+        optimizer=options.optimizer,
+        every=options.steps_between_probes,
+        sharpness_every=options.steps_between_sharpness,
+    )
+    before = resumed or {}
+    outlets = Outlets(
+        info,
+        run=before.get("run") or options.run,
+        sinks=options.sinks,
+        on_flag=options.on_flag,
+        at=before.get("step") if before.get("run") else None,
+    )
+    post_mortems = None
+    if outlets.path is not None:
+        inputs = None if prober is None or processes.sharded else prober.batch.inputs
+        post_mortems = PostMortems(model, outlets.path, inputs, signals.unheard, seed=options.seed)
+    return Recorder(info, outlets, post_mortems)
