@@ -63,14 +63,14 @@ class FlowOrbit(SteppedOrbit):
     def divergence(self, step: int) -> str:
         return self.failure or f"blew up at t = {self._began + step * self.time_step:.6g}"
 
-    def compile(self, steps: int, k: int) -> None:
+    def compile(self, steps: int, k: int, *, every: int = 0) -> None:
         if self._tableau.error:
             raise ConfigError(
                 f"compile=True with method={self._tableau.name!r}",
                 expected="steps of one length",
                 remedy="compile serves rk4, midpoint and euler",
             )
-        super().compile(steps, k)
+        super().compile(steps, k, every=every)
 
     def _arrive(self, states: States, steps: int) -> None:
         super()._arrive(states, steps)

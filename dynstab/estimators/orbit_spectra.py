@@ -116,7 +116,9 @@ class _Journey:
         fresh = not walk.eliminated_steps + walk.pending_steps
         if orbit.stretch and not (fresh and (orbit.every or orbit.stretch) > every):
             return
-        if every < unit:
+        if orbit.every:  # by half, so that it is not done many times
+            every = max(1, min(every, orbit.every // 2))
+        if every <= unit:
             orbit.compile(unit // every * every, walk.width, every=every)
         else:
             orbit.compile(unit, walk.width)
