@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import torch
-import torch._inductor
 from torch import Tensor, fx
 
 
@@ -22,5 +20,7 @@ def machine_code(
     Raises:
         RuntimeError: there is no C++ compiler, or an operator that TorchInductor does not know.
     """
+    import torch._inductor  # a second that only those who compile should wait for
+
     options = {} if threads is None else {"cpp.threads": threads}
     return cast(Callable[..., Sequence[Tensor]], torch._inductor.compile(line, list(example), options=options))

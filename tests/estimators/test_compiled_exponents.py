@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor
 from torch import Tensor
 
 import dynstab
