@@ -9,7 +9,9 @@ from dynstab.core.frozen import Frozen
 
 _NONE = Estimate.unmeasured("not measured")
 
-PropertyName = Literal["symplectic", "Hamiltonian field", "antisymmetric field", "reversible", "volume-preserving"]
+PropertyName = Literal[
+    "symplectic", "Hamiltonian field", "antisymmetric field", "reversible", "coupling", "volume-preserving"
+]
 
 
 class StepDefect(Frozen):
@@ -38,6 +40,9 @@ class Property(Frozen):
             antisymmetric field: the share of the symmetric part in A, or in D A with a positive diagonal D,
                 but for a multiple of the identity (a damping).
             reversible: the relative miss of the Jacobian of an additive coupling, invertible with det = 1.
+            coupling: the larger of two relative misses of y_K = D x_P + b, y_U = exp(s(x_P)) x_Q + t(x_P), for any
+                choice and order of the entries: what its Jacobian holds besides, and by how much it is not linear
+                in x_Q over a finite move.
             volume-preserving: |ln |det J||, in nat.
         steps: one entry for each map that was looked at.
     """
@@ -52,6 +57,25 @@ class Property(Frozen):
     @property
     def lost(self) -> tuple[StepDefect, ...]:
         return tuple(step for step in self.steps if not step.kept)
+
+
+class Couplings(Frozen):
+    """The steps that are couplings: one part of the state is passed on and sets what happens to the other.
+
+    Attributes:
+        affine: how many scale the other part by what depends on the first one (RealNVP, Glow).
+        additive: how many only shift it (NICE), a constant factor apart.
+        other: how many are neither, though their Jacobian has the same zeros: an elementwise map, alone or in front
+            of a coupling (a logit), or a spline of the other part.
+        log_determinant: ln |det J| of all of these together, the sum of s, from the scales that were read off.
+        determinant_gap: the largest distance of one step's own from the decomposed Jacobian's, where there is one.
+    """
+
+    affine: int = 0
+    additive: int = 0
+    other: int = 0
+    log_determinant: Estimate = _NONE
+    determinant_gap: Estimate = _NONE
 
 
 class LyapunovDecrease(Frozen):
@@ -80,13 +104,16 @@ class Structure(Frozen):
     Attributes:
         properties: those that most steps keep; the others are nothing that the network means to have.
         pairing: max_i |Lambda_i + Lambda_{n+1-i}| of the finite-time exponents, 0 for a symplectic chain.
-        reconstruction: ||x - x'|| / ||x|| at the first state of a reversible stack that is run back from its last.
+        reconstruction: ||x - x'|| / ||x|| at the first state of the longest unbroken run of couplings, run back from
+            its last; `method` counts them.
+        couplings: what is known of the couplings of a normalising flow, None where the network is none.
         lyapunov: of a trajectory over time that settles at a fixed point.
     """
 
     properties: tuple[Property, ...] = ()
     pairing: Estimate = _NONE
     reconstruction: Estimate = _NONE
+    couplings: Couplings | None = None
     lyapunov: LyapunovDecrease | None = None
 
     def named(self, name: PropertyName) -> Property | None:

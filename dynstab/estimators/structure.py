@@ -23,7 +23,8 @@ from dynstab.estimators.result import Result
 from dynstab.linear.operator import LinearOperator
 
 _RIDGE = 1e-12  # of a least-squares fit that leaves a common factor free
-_ROUNDING = 64.0  # of eps: sums over a few thousand products in the analysis's own dtype
+ROUNDING = 64.0  # of eps: sums over a few thousand products in the analysis's own dtype
+_UNDECIDED = 1e-2  # where rounding alone allows a larger defect, none can be told from another
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +61,7 @@ def symplectic_defect(operator: LinearOperator, halves: Halves, probes: Probes) 
     back, wanted = operator.rmatmat(halves.rotate(images)), halves.rotate(probes.columns)
     size = _norm(wanted)
     values = torch.minimum(_norm(back - wanted), _norm(back + wanted)) / size
-    return probes.result(values, _noise(operator) * (1 + _norm(back) / size), 2)
+    return probes.result(values, noise_of(operator) * (1 + _norm(back) / size), 2)
 
 
 def hamiltonian_defect(operator: LinearOperator, halves: Halves, probes: Probes) -> Result:
@@ -110,7 +111,7 @@ def scaled_antisymmetric_defect(matrices: Tensor) -> Result:
     miss = torch.linalg.matrix_norm(symmetric - damping[:, None, None] * identity)
     total = torch.linalg.matrix_norm(scaled - damping[:, None, None] * identity)
     # Rounding of the entries of J, as seen through the scaling.
-    noise = _ROUNDING * torch.finfo(dtype).eps * (1 + (-logs).exp().square().mean(dim=1).sqrt() * size**0.5 / total)
+    noise = ROUNDING * torch.finfo(dtype).eps * (1 + (-logs).exp().square().mean(dim=1).sqrt() * size**0.5 / total)
     noise = noise + size * _RIDGE
     probes = Probes(columns=identity.expand(len(matrices), -1, -1), exact=True)
     return probes.result(torch.where(total > 0, miss / total, 1.0), noise.where(total > 0, 0.0), 0)
@@ -136,7 +137,17 @@ def coupling_defect(operator: LinearOperator, halves: Halves, probes: Probes) ->
         misses.append(torch.hypot(_norm(image_v[:, a] - v[:, a]), _norm(beside)))
     size = _norm(images)
     values = torch.minimum(*misses) / size
-    return probes.result(values, torch.full_like(values, _noise(operator)) * (1 + size / _norm(probes.columns)), 3)
+    return probes.result(values, torch.full_like(values, noise_of(operator)) * (1 + size / _norm(probes.columns)), 3)
+
+
+def noise_of(operator: LinearOperator) -> float:
+    """Relative to a product with J, what rounding may be of it."""
+    return ROUNDING * torch.finfo(operator.dtype).eps
+
+
+def is_kept(result: Result) -> bool:
+    """No larger than rounding makes it, at every input. Probes miss by a factor of order 1, never by orders."""
+    return bool((result.values <= result.errors.clamp(max=_UNDECIDED)).all())
 
 
 def is_permutation(operator: LinearOperator, columns: Tensor) -> bool:
@@ -144,7 +155,7 @@ def is_permutation(operator: LinearOperator, columns: Tensor) -> bool:
     if not operator.square:
         return False
     images, before = operator.matmat(columns).abs().sort(dim=1).values, columns.abs().sort(dim=1).values
-    return bool(((images - before).abs() <= _noise(operator) * before.amax()).all())
+    return bool(((images - before).abs() <= noise_of(operator) * before.amax()).all())
 
 
 def _of_update(operator: LinearOperator, probes: Probes, miss: Tensor, update: Tensor) -> Result:
@@ -152,7 +163,7 @@ def _of_update(operator: LinearOperator, probes: Probes, miss: Tensor, update: T
     safe = torch.where(size > 0, size, 1.0)
     # No update at all has no structure.
     values = torch.where(size > 0, _norm(miss) / safe, 1.0)
-    noise = torch.where(size > 0, _noise(operator) * (_norm(probes.columns) + size) / safe, 0.0)
+    noise = torch.where(size > 0, noise_of(operator) * (_norm(probes.columns) + size) / safe, 0.0)
     return probes.result(values, noise, 2)
 
 
@@ -165,7 +176,3 @@ def _part(columns: Tensor, rows: Tensor) -> Tensor:
 
 def _norm(columns: Tensor) -> Tensor:
     return torch.linalg.vector_norm(columns, dim=(1, 2), dtype=torch.float64)
-
-
-def _noise(operator: LinearOperator) -> float:
-    return _ROUNDING * torch.finfo(operator.dtype).eps

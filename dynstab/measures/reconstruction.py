@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,23 +21,32 @@ from dynstab.measures.aggregate import summarise
 from dynstab.measures.spans import Span
 from dynstab.systems.trajectory import State, Trajectory
 
+Inverse = Callable[[Trajectory, Span, Tensor], Tensor]
 
-def reconstruction_error(trajectory: Trajectory, reversible: Sequence[Span]) -> Estimate:
-    """||x - x'|| / ||x|| at the beginning of the longest unbroken run of additive couplings, run back from its end."""
+
+def reconstruction_error(trajectory: Trajectory, reversible: Sequence[Span], inverse: Inverse) -> Estimate:
+    """||x - x'|| / ||x|| at the beginning of the longest unbroken run of couplings, run back from its end.
+
+    Args:
+        inverse: the columns that a span maps to given ones, such as `additive_inverse`.
+    """
     run = longest_run(reversible)
     if not run:
-        return Estimate.unmeasured("no two neighbouring steps are additive couplings")
-    columns = _columns(trajectory.states[run[-1].target])
+        return Estimate.unmeasured("no step can be run back")
+    start, columns = (columns_of(trajectory.states[at]) for at in (run[0].source, run[-1].target))
+    sizes = start.double().norm(dim=1)
+    if not bool((sizes > 0).all()):
+        return Estimate.unmeasured("the first state is zero, to which no error is relative")
     for span in reversed(run):
-        columns = _inverse(trajectory, span, columns)
-    start = _columns(trajectory.states[run[0].source])
-    errors = (columns - start).double().norm(dim=1) / start.double().norm(dim=1)
+        columns = inverse(trajectory, span, columns)
+    errors = (columns - start).double().norm(dim=1) / sizes
     eps = torch.finfo(start.dtype).eps
+    couplings = "1 coupling" if len(run) == 1 else f"{len(run)} couplings"
     result = Result(
         values=errors,
         errors=errors + eps,  # rounding itself: another order of the sums gives another number of this size
         label=Label.ESTIMATE,
-        method=f"{len(run)} couplings run back from their last state, {str(start.dtype).removeprefix('torch.')}",
+        method=f"{couplings} in a row, {str(start.dtype).removeprefix('torch.')}",
     )
     return summarise(result)
 
@@ -53,36 +62,41 @@ def longest_run(spans: Sequence[Span]) -> list[Span]:
     return max(runs, key=len)
 
 
-def _inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor:
+def additive_inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor:
     """The state that the span maps to `image`, in that order of the halves in which the image comes out best."""
     assert span.halves is not None
-    if span.place is not None:
-        image = image[:, span.place]
+    image = in_source_places(span, image)
     tries = [_backwards(trajectory, span, halves, image) for halves in (span.halves, span.halves.swapped())]
-    misses = [float((_forward(trajectory, span, point) - image).norm()) for point in tries]
+    misses = [float((run_forward(trajectory, span, point) - image).norm()) for point in tries]
     return tries[0] if misses[0] <= misses[1] else tries[1]
 
 
 def _backwards(trajectory: Trajectory, span: Span, halves: Halves, image: Tensor) -> Tensor:
     a, b = halves.first, halves.second
     point = torch.zeros_like(image)
-    point[:, a] = image[:, a] - _forward(trajectory, span, point)[:, a]
-    second = image[:, b] - _forward(trajectory, span, point)[:, b]
+    point[:, a] = image[:, a] - run_forward(trajectory, span, point)[:, a]
+    second = image[:, b] - run_forward(trajectory, span, point)[:, b]
     point = torch.zeros_like(image)
     point[:, b] = second
-    point[:, a] = image[:, a] - _forward(trajectory, span, point)[:, a]
+    point[:, a] = image[:, a] - run_forward(trajectory, span, point)[:, a]
     return point
 
 
-def _forward(trajectory: Trajectory, span: Span, columns: Tensor) -> Tensor:
+def run_forward(trajectory: Trajectory, span: Span, columns: Tensor) -> Tensor:
     """The span as a map of columns (samples, size, 1), its image in the source's places."""
     value = tuple(tensor[0] for tensor in trajectory.states[span.source].layout.unflatten(columns))
     with torch.no_grad():
         for step in trajectory.steps[span.source : span.target]:
             value = step.function(value)
     image = trajectory.states[span.target].layout.flatten(tuple(tensor[None] for tensor in value))
+    return in_source_places(span, image)
+
+
+def in_source_places(span: Span, image: Tensor) -> Tensor:
+    """Columns at the target, listed as the source lists them."""
     return image if span.place is None else image[:, span.place]
 
 
-def _columns(state: State) -> Tensor:
+def columns_of(state: State) -> Tensor:
+    """The state as columns (samples, size, 1)."""
     return state.layout.flatten(tuple(tensor[None] for tensor in state.value))

@@ -22,6 +22,7 @@ from dynstab.estimators.structure import (
     coupling_defect,
     hamiltonian_defect,
     identity_probes,
+    is_kept,
     is_permutation,
     scaled_antisymmetric_defect,
     symplectic_defect,
@@ -29,28 +30,29 @@ from dynstab.estimators.structure import (
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.reconstruction import reconstruction_error
 from dynstab.measures.spans import Span, probe_columns, spans
+from dynstab.measures.structure_couplings import Seen, inverse_of, is_linear_span, nearest_defect, see_coupling, summed
 from dynstab.measures.survey import Finding, Survey
 
 _DRAW = 11
 _SCREEN, _PROBES = 1, 4
 _EXACT_SIZE = 256  # beyond it, identity probes and the pairing of exponents cost as much as the rest of an analysis
 _LEAST = 2
-_UNDECIDED = 1e-2  # where rounding alone allows a larger defect, none can be told from another
 _NAMES: tuple[PropertyName, ...] = (
-    "symplectic", "Hamiltonian field", "antisymmetric field", "reversible", "volume-preserving",
+    "symplectic", "Hamiltonian field", "antisymmetric field", "reversible", "coupling", "volume-preserving",
 )  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False)
 class _Screen:
-    """What was seen of one span: the defects by name."""
+    """What was seen of one span: the defects by name, and the coupling that it may be."""
 
     span: Span
+    coupling: Seen | None = None
     found: dict[PropertyName, Result] = field(default_factory=dict)
 
     def keeps(self, name: PropertyName) -> bool | None:
         result = self.found.get(name)
-        return None if result is None else _kept(result)
+        return None if result is None else is_kept(result)
 
 
 def measure_structure(survey: Survey) -> Iterator[Finding]:
@@ -61,16 +63,21 @@ def measure_structure(survey: Survey) -> Iterator[Finding]:
         if not is_permutation(span.operator, probe):
             screens.append(_screened(survey, span, Probes(columns=probe, exact=False)))
         survey.tick()
+    _compare_with_couplings(survey, screens)
     properties = _properties(screens)
     if not properties:
         return
     fields: dict[str, object] = {"properties": properties}
     if any(each.name == "symplectic" and each.kept for each in properties):
         fields["pairing"] = _pairing(survey, [screen.span for screen in screens])
-    if any(each.name == "reversible" for each in properties):
-        fields["reconstruction"] = reconstruction_error(
-            survey.spectral, [screen.span for screen in screens if screen.keeps("reversible")]
-        )
+    names, kept = {each.name for each in properties}, _couplings(screens)
+    if "coupling" in names:
+        other = [screen.coupling for screen in screens if screen.coupling is not None and screen.coupling not in kept]
+        fields["couplings"] = summed(survey, kept, other)
+    backwards = "coupling" if "coupling" in names else "reversible"
+    if backwards in names:
+        run = [screen.span for screen in screens if screen.keeps("reversible") or screen.keeps(backwards)]
+        fields["reconstruction"] = reconstruction_error(survey.spectral, run, inverse_of(kept))
     yield Finding("structure", 0, fields)
 
 
@@ -79,18 +86,49 @@ def _screened(survey: Survey, span: Span, probes: Probes) -> _Screen:
     screen, operator = _Screen(span=span), span.operator
     for name, defect in _defects(span).items():
         result = defect(probes)
-        screen.found[name] = defect(_closer(survey, span)) if _kept(result) else result
-    if _kept(screen.found.get("Hamiltonian field", screen.found["antisymmetric field"])) and span.halves is not None:
+        screen.found[name] = defect(_closer(survey, span)) if is_kept(result) else result
+    if is_kept(screen.found.get("Hamiltonian field", screen.found["antisymmetric field"])) and span.halves is not None:
         screen.found["symplectic"] = symplectic_defect(operator, span.halves, _closer(survey, span))
     matrix = survey.spectral_matrices[span.source]
     single = span.target == span.source + 1 and operator.cols <= _EXACT_SIZE
-    if single and matrix is not None and not _kept(screen.found["antisymmetric field"]):
+    if single and matrix is not None and not is_kept(screen.found["antisymmetric field"]):
         scaled = scaled_antisymmetric_defect(matrix)
-        screen.found["antisymmetric field"] = scaled if _kept(scaled) else screen.found["antisymmetric field"]
+        screen.found["antisymmetric field"] = scaled if is_kept(scaled) else screen.found["antisymmetric field"]
+    seen = screen.coupling = see_coupling(survey, span)
+    coupling = None if seen is None else seen.defect(_closer(survey, span))
+    if coupling is not None:
+        screen.found["coupling"] = coupling
+        if seen is not None and seen.shifts and is_kept(coupling):
+            screen.found["reversible"] = coupling
     volume = _volume(survey, span)
+    if volume is None and seen is not None and screen.keeps("coupling"):
+        total = seen.coupling.log_determinant()
+        volume = total.with_values(total.values.abs(), total.errors)
     if volume is not None:
         screen.found["volume-preserving"] = volume
     return screen
+
+
+def _couplings(screens: list[_Screen]) -> list[Seen]:
+    return [screen.coupling for screen in screens if screen.coupling is not None and screen.keeps("coupling")]
+
+
+def _compare_with_couplings(survey: Survey, screens: list[_Screen]) -> None:
+    """In a network of couplings, by how much the steps without that pattern miss it; elsewhere none is asked for it.
+
+    Two kinds of steps lose nothing and are passed over: those with the pattern that are no couplings, such as a logit
+    in front of one, and linear ones that mix the entries. A network of linear steps alone is none of couplings:
+    any chain of triangular 2 x 2 matrices would be one.
+    """
+    kept = _couplings(screens)
+    other = [screen for screen in screens if kept and screen.coupling is None]
+    lost = [screen for screen in other if not is_linear_span(survey, screen.span)]
+    meant = len(kept) > len(lost) and not all(is_linear_span(survey, seen.span) for seen in kept)
+    for screen in screens:
+        if not (meant and screen.keeps("coupling")):
+            screen.found.pop("coupling", None)
+    for screen in lost if meant else ():
+        screen.found["coupling"] = nearest_defect(screen.span, kept, _closer(survey, screen.span))
 
 
 def _closer(survey: Survey, span: Span) -> Probes:
@@ -132,22 +170,21 @@ def _volume(survey: Survey, span: Span) -> Result | None:
     )
 
 
-def _kept(result: Result) -> bool:
-    """No larger than rounding makes it, at every input. Probes miss by a factor of order 1, never by orders."""
-    return bool((result.values <= result.errors.clamp(max=_UNDECIDED)).all())
-
-
 def _properties(screens: list[_Screen]) -> tuple[Property, ...]:
     """Those that more than half of the steps keep, at least two of them.
 
     A Hamiltonian field asks for symplectic steps: then by how much these miss it is recorded even where none keeps it.
+    Of additive couplings of the two halves, that they are couplings at all is no news.
     """
     found = {name: _property(screens, name) for name in _NAMES}
-    meant = {name: p for name, p in found.items() if p.kept >= _LEAST and 2 * p.kept > len(screens)}
+    asked = {"coupling": len(found["coupling"].steps)}
+    meant = {n: p for n, p in found.items() if p.kept >= _LEAST and 2 * p.kept > asked.get(n, len(screens))}
     if "symplectic" in meant:
         meant.pop("Hamiltonian field", None)
     elif "Hamiltonian field" in meant:
         meant = {"symplectic": found["symplectic"], **meant}
+    if "reversible" in meant and not any(seen.affine for seen in _couplings(screens)):
+        meant.pop("coupling", None)
     return tuple(meant.values())
 
 
@@ -155,7 +192,7 @@ def _property(screens: list[_Screen], name: PropertyName) -> Property:
     known = [(screen.span, result) for screen in screens if (result := screen.found.get(name)) is not None]
     unit = "nat" if name == "volume-preserving" else "1"
     steps = tuple(
-        StepDefect(source=span.source, target=span.target, defect=summarise(result, unit=unit), kept=_kept(result))
+        StepDefect(source=span.source, target=span.target, defect=summarise(result, unit=unit), kept=is_kept(result))
         for span, result in known
     )
     return Property(name=name, steps=steps)

@@ -184,7 +184,8 @@ def measure(name: str, peers: Peers, rounds: int) -> list[Timing]:
                 times = case.trajectories if way in (ALONE, ALONE_COMPILED) else 1
                 timing.each.append(1e3 * times * seconds / steps)
                 continue
-            timing.exponents = found  # from the same first state for all
+            # From the same first state for all; of many trajectories, the means.
+            timing.exponents = np.mean(found, axis=0).tolist() if np.ndim(found) == 2 else found
             if (way, every) in ours:
                 timing.ready = seconds
     for timing in timings.values():

@@ -1,4 +1,4 @@
-"""DS512: a step that loses what the other steps of the network keep: volume, reversibility, an antisymmetric field."""
+"""DS512: a step that loses what the other steps keep: volume, reversibility, a coupling, an antisymmetric field."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dynstab.diagnostics.words import number as shown
 _WORDS: dict[str, tuple[str, str]] = {
     "volume-preserving": ("keep volume", "changes ln of it by"),
     "reversible": ("are additive couplings", "misses one by"),
+    "coupling": ("are couplings", "misses one by"),
     "antisymmetric field": ("have an antisymmetric field", "misses it by"),
 }
 
@@ -60,24 +61,27 @@ RULE = Rule(
     code="DS512",
     name="broken-structure",
     severity=Severity.WARNING,
-    summary="A step loses the volume, the reversibility or the antisymmetric field that most steps keep to rounding.",
+    summary="A step loses the volume, the coupling or the antisymmetric field that most steps keep to rounding.",
     documentation=document(
         what_it_flags="""
-            More than half of the steps keep one of three structures to rounding and some step does not: |det J| = 1;
-            an additive coupling y1 = x1 + F(x2), y2 = x2 + G(y1); a field J - I that is antisymmetric, up to a damping
-            and to a positive diagonal factor (the slope of an activation).
+            More than half of the steps keep one of four structures to rounding and some step does not: |det J| = 1;
+            an additive coupling y1 = x1 + F(x2), y2 = x2 + G(y1); a coupling that passes some entries x_P on and maps
+            each other one by a scale and a shift that x_P alone sets (RealNVP, Glow, NICE with any mask); a field
+            J - I that is antisymmetric, up to a damping and to a positive diagonal factor (the slope of an activation).
             """,
         why_it_matters="""
             Each is a promise about the whole stack: densities that transform without a determinant, activations that
-            need not be stored, eigenvalues that neither grow nor decay. One step breaks it.
+            need not be stored, a ln |det J| that is a sum of scales, eigenvalues that neither grow nor decay. One step
+            breaks it: a flow then reports densities that are not its own.
             """,
         known_problems="""
             What a network means to keep is read off its steps: one that keeps it nowhere is not flagged. A step that
-            is different on purpose (a transition between stages) is flagged all the same. Affine couplings, whose
-            determinant is not 1, are not recognised.
+            is different on purpose (a transition between stages) is flagged all the same. Two affine couplings in one
+            step, or one behind a dense mixing of the entries (Glow's 1 x 1 convolution), are not seen as couplings.
             """,
         example="""
-            Twelve RevNet blocks of which one scales its output: 11 keep volume, one changes ln of it by 0.4.
+            Twelve RevNet blocks of which one scales its output: 11 keep volume, one changes ln of it by 0.4. Six
+            RealNVP layers of which one adds 0.3 sin(x2) to the half that should pass: it misses a coupling by 0.1.
             """,
         what_to_do="""
             Bring the step in line with the others, or put it outside of the stack that relies on the structure.
@@ -86,12 +90,13 @@ RULE = Rule(
             "Gomez, Ren, Urtasun & Grosse (2017), The reversible residual network, NeurIPS",
             "Chang, Chen, Haber & Chi (2019), AntisymmetricRNN, ICLR",
             "Dinh, Krueger & Bengio (2015), NICE: non-linear independent components estimation, ICLR workshop",
+            "Dinh, Sohl-Dickstein & Bengio (2017), Density estimation using Real NVP, ICLR",
         ),
     ),
     find=find,
     fires_on=tuple(
         Case(structure={"properties": (_property(name, 0.4),)})
-        for name in ("volume-preserving", "reversible", "antisymmetric field")
+        for name in ("volume-preserving", "reversible", "coupling", "antisymmetric field")
     ),
     silent_on=(Case(), Case(structure={"properties": (_property("reversible", None),)})),
 )

@@ -39,12 +39,13 @@ RULE = Rule(
     summary="The stack is reversible on paper, but rounding makes its inverse useless.",
     documentation=document(
         what_it_flags="""
-            Additive couplings are inverted from the last state of the stack to the first one, in the precision of the
-            analysis; what comes out differs from the recorded state by more than 1 %.
+            Couplings, additive or affine, are inverted from the last state of the stack to the first one, in the
+            precision of the analysis; what comes out differs from the recorded state by more than 1 %.
             """,
         why_it_matters="""
             Training a reversible network without stored activations recomputes them this way. Gradients are then
-            taken at states that never were.
+            taken at states that never were. A normalising flow that cannot be run back draws samples from another
+            density than the one it was fitted to.
             """,
         known_problems="""
             The precision is that of the analysis, not that of training: in bfloat16 the error is larger by a factor of

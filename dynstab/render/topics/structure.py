@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dynstab.core.estimate import Estimate
 from dynstab.core.report import Report
-from dynstab.core.structure import Property
+from dynstab.core.structure import Property, Structure
 from dynstab.render.topics import Topic, TopicTable
 
 ORDER = 40
@@ -14,6 +16,7 @@ _MEANINGS = {
     "Hamiltonian field": "asymmetry of Ω(J − I)",
     "antisymmetric field": "symmetric share of J − I",
     "reversible": "distance from an additive coupling",
+    "coupling": "distance from y = exp(s(x₁)) x₂ + t(x₁), x₁ passed on",
     "volume-preserving": "|ln |det J||",
 }
 
@@ -22,17 +25,11 @@ def topic(report: Report) -> Topic | None:
     structure = report.measurements.structure
     if structure is None or not structure.properties:
         return None
-    facts = [
-        ("pairing of the exponents", structure.pairing, structure.pairing.unit),
-        ("error of running it back", structure.reconstruction, ""),
-    ]
-    names = {each.name for each in structure.properties}
-    wanted = {"pairing of the exponents": "symplectic", "error of running it back": "reversible"}
     return Topic(
         title="Structure",
         remark="what most steps keep to rounding",
-        facts=tuple(fact for fact in facts if wanted[fact[0]] in names),
-        remarks=tuple((f"{each.name} defect", _MEANINGS[each.name]) for each in structure.properties),
+        facts=tuple(_facts(structure)),
+        remarks=(*_kinds(structure), *((f"{each.name} defect", _MEANINGS[each.name]) for each in structure.properties)),
         tables=(
             TopicTable(
                 title="0 is perfect",
@@ -41,6 +38,26 @@ def topic(report: Report) -> Topic | None:
             ),
         ),
     )
+
+
+def _facts(structure: Structure) -> Iterator[tuple[str, Estimate, str]]:
+    names, couplings = {each.name for each in structure.properties}, structure.couplings
+    if "symplectic" in names:
+        yield "pairing of the exponents", structure.pairing, structure.pairing.unit
+    if couplings is not None:
+        yield "ln |det J| of the couplings", couplings.log_determinant, "nat"
+        yield "distance from dense LU, per step", couplings.determinant_gap, "nat"
+    if names & {"reversible", "coupling"}:
+        yield "error of running it back", structure.reconstruction, ""
+
+
+def _kinds(structure: Structure) -> Iterator[tuple[str, str]]:
+    if structure.couplings is not None:
+        found = structure.couplings
+        counts = {"affine": found.affine, "additive": found.additive, "triangular but neither": found.other}
+        yield "couplings", ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    if structure.reconstruction.measured:
+        yield "run back", structure.reconstruction.method
 
 
 def _row(found: Property) -> tuple[str | Estimate, ...]:
