@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from dynstab.capture.joint_products import join_products
 from dynstab.capture.machine_code import machine_code
 from dynstab.capture.straight_line import traced_line
 from dynstab.core.errors import CaptureError, ConfigError, first_line
@@ -57,7 +58,7 @@ class CompiledSteps:
         # Waking threads up would cost more than they save.
         self._small = tangents.numel() < 2**16 and not self._rows and x.device.type == "cpu"
         try:
-            line = traced_line(self._all, arguments)
+            line = join_products(traced_line(self._all, arguments))
             self._run = machine_code(line, arguments, threads=1 if self._small else None)
             with torch.no_grad():
                 found = self._run(*arguments)
