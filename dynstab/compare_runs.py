@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from dynstab.compare import ROUNDING, distinct, moved_anywhere
@@ -12,7 +13,7 @@ from dynstab.core.errors import ConfigError
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.run import Run
 from dynstab.core.run_comparison import RunComparison, RunFlag
-from dynstab.core.run_series import Point, curves
+from dynstab.core.run_series import Curve, curves
 
 TAIL = 0.1
 """The share of the common training steps, at their end, over which numbers are taken."""
@@ -40,7 +41,7 @@ def compare_runs(runs: Sequence[Run], names: Sequence[str] = ()) -> RunCompariso
         runs=tuple(runs),
         tail=tail,
         parted=_parted(runs),
-        curves=_differences([{c.name: c.points for c in curves(run)} for run in runs], tail),
+        curves=_differences([{curve.name: curve for curve in curves(run)} for run in runs], tail),
         groups=_differences([_gradients(run) for run in runs], tail),
         flags=_flags(runs),
     )
@@ -55,9 +56,7 @@ def _tail(runs: Sequence[Run]) -> tuple[int, int] | None:
     return (last - round(TAIL * (last - first)), last) if first <= last else None
 
 
-def _differences(
-    series: Sequence[Mapping[str, Sequence[Point]]], tail: tuple[int, int] | None
-) -> tuple[Difference, ...]:
+def _differences(series: Sequence[Mapping[str, Curve]], tail: tuple[int, int] | None) -> tuple[Difference, ...]:
     """Of every quantity that all runs have."""
     if tail is None:
         return ()
@@ -70,19 +69,23 @@ def _differences(
     )
 
 
-def _at_end(points: Sequence[Point], tail: tuple[int, int]) -> Estimate:
-    """The median over the tail and how far single numbers lie from it; where there is none, the last before.
+def _at_end(curve: Curve, tail: tuple[int, int]) -> Estimate:
+    """The median over the tail and how far single numbers lie from it.
 
-    Of positive numbers that distance is taken in logarithms: a curve that grows tenfold over the tail is no
-    reason to doubt that it is a thousand times as high as another.
+    Where there is none in the tail, the last before stands for it if it still holds there. Of positive numbers that
+    distance is taken in logarithms: a curve that grows tenfold over the tail is no reason to doubt that it is a
+    thousand times as high as another.
     """
-    values = [value for step, value in points if tail[0] <= step <= tail[1]]
-    values = values or [value for step, value in points if step < tail[0]][-1:]
-    if not values:
+    known = replace(curve, points=tuple(point for point in curve.points if point[0] <= tail[1]))
+    if known.now(tail[0]) is None:
         return Estimate.unmeasured("no number in the steps that all runs have")
-    middle = math.nan if any(map(math.isnan, values)) else median(values)
+    values = [value for step, value in known.points if step >= tail[0]] or [known.points[-1][1]]
+    # A step that was lost in between stands above all others.
+    middle = values[-1] if known.lost is not None else median(math.inf if math.isnan(v) else v for v in values)
     if not math.isfinite(middle):
-        return Estimate(value=middle, method=f"median of {len(values)}", outcome="not finite")
+        since = "at half of the steps" if known.lost is None else f"since step {known.lost}"
+        return Estimate(value=middle, method=f"median of {len(values)}", outcome=f"not finite {since}")
+    values = [value for value in values if math.isfinite(value)]
     return Estimate(
         value=middle,
         error=_spread(values, middle) if len(values) > 1 else None,
@@ -113,14 +116,19 @@ def _change(values: Sequence[Estimate]) -> float | None:
     return last - first if first is not None and last is not None and math.isfinite(last - first) else None
 
 
-def _gradients(run: Run) -> dict[str, list[Point]]:
+def _gradients(run: Run) -> dict[str, Curve]:
     """The gradient norm of each group, by name."""
     return {
-        name: [
-            (signal.step, signal.gradient_norm[index])
-            for signal in run.signals
-            if index < len(signal.gradient_norm) and not math.isnan(signal.gradient_norm[index])
-        ]
+        name: Curve(
+            name=name,
+            words=name,
+            logarithmic=True,
+            points=tuple(
+                (signal.step, signal.gradient_norm[index])
+                for signal in run.signals
+                if index < len(signal.gradient_norm)
+            ),
+        )
         for index, name in enumerate(run.info.groups)
     }
 
@@ -143,12 +151,14 @@ def _flags(runs: Sequence[Run]) -> tuple[RunFlag, ...]:
 
 
 def _flag(code: str, name: str, runs: Sequence[Run]) -> RunFlag:
-    found = [[each for each in run.incidents if each.flag.code == code] for run in runs]
+    found = [sorted((i for i in run.incidents if i.flag.code == code), key=lambda i: i.step) for run in runs]
+    # Of equals the first is the greatest.
+    worst = [max(own, key=lambda each: each.flag.severity.rank, default=None) for own in found]
     return RunFlag(
         code=code,
         name=name,
-        severities=tuple(
-            max((each.flag.severity for each in own), key=lambda level: level.rank, default=None) for own in found
-        ),
-        first=tuple(min((each.step for each in own), default=None) for own in found),
+        severities=tuple(each and each.flag.severity for each in worst),
+        steps=tuple(each and each.step for each in worst),
+        first=tuple(own[0].step if own else None for own in found),
+        first_severities=tuple(own[0].flag.severity if own else None for own in found),
     )

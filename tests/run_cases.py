@@ -44,6 +44,35 @@ def diverged(steps: int = 200) -> Run:
     return _run(records(steps, diverges=True), finished=False)
 
 
+def lost(steps: int = 200, *, at: int = 100) -> Run:
+    """A run that settles, and of which nothing is finite from a step on: first one group, then all, as turns come."""
+    found: list[Signal | Probe | Incident | PostMortem] = []
+    for record in records(steps, diverges=False):
+        if isinstance(record, Signal) and record.step >= at:
+            known = at + 2 - record.step
+            record = record.model_copy(
+                update={
+                    "loss": math.nan,
+                    "activation_rms": (math.nan,) * BLOCKS,
+                    "nonfinite_fraction": (1.0,) * BLOCKS,
+                    "gradient_norm": (math.nan, *record.gradient_norm[1:]) if known > 0 else (math.nan,) * (BLOCKS + 2),
+                    "update_norm": record.update_norm and (math.nan,) * (BLOCKS + 2),
+                    "weight_norm": (math.nan,) * (BLOCKS + 2),
+                }
+            )
+        elif isinstance(record, Probe) and record.step >= at:
+            nothing = {name: (math.nan,) * len(getattr(record, name)) for name in ("exponents", "step_gains")}
+            record = record.model_copy(
+                update={
+                    **nothing,
+                    "gradient_flow": (math.nan,) * (BLOCKS + 1),
+                    "sharpness": record.sharpness and record.sharpness.model_copy(update={"value": math.nan}),
+                }
+            )
+        found.append(record)
+    return _run(iter(found))
+
+
 def _run(found: Iterator[Signal | Probe | Incident | PostMortem], *, finished: bool = True) -> Run:
     every = list(found)
     return Run(
@@ -65,7 +94,7 @@ def _signal(step: int, bad: float, blocks: int) -> Signal:
         gradient_rms=tuple(1e-3 * math.exp(bad * (blocks - i)) for i in range(blocks)),
         nonfinite_fraction=tuple(0.25 if bad > 1.9 else 0.0 for _ in range(blocks)),
         gradient_norm=tuple(0.1 * (1 + i) * math.exp(bad * (blocks - i)) for i in groups),
-        update_norm=tuple(math.nan if step % 2 else 0.01 * math.exp(bad * (blocks - i) / 2) for i in groups),
+        update_norm=() if step % 2 else tuple(0.01 * math.exp(bad * (blocks - i) / 2) for i in groups),
         weight_norm=tuple(10.0 + i for i in groups),
     )  # fmt: skip
 

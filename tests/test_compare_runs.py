@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from run_cases import diverged, info, settled
+from run_cases import diverged, info, lost, settled
 
 from dynstab.compare_runs import compare_runs
 from dynstab.core.errors import ConfigError
-from dynstab.core.run import Run
+from dynstab.core.flag import Flag, Severity
+from dynstab.core.run import Incident, Run
 from dynstab.render.run.comparison import comparison_text
 
 
@@ -75,6 +76,45 @@ def test_noise_is_no_difference_and_a_level_is() -> None:
 def test_a_loss_that_is_finite_in_one_run_alone_has_moved() -> None:
     loss = next(each for each in compare_runs([settled(), diverged()]).curves if each.quantity == "loss")
     assert loss.moved is True and loss.change is None
+
+
+def test_what_is_lost_has_no_number_at_the_end_however_long_ago_it_had_one() -> None:
+    found = compare_runs([lost(at=100), settled()])
+    assert found.tail == (179, 199)
+    for each in (*found.curves, *found.groups):
+        ended = each.quantity not in ("learning_rate", "nonfinite_fraction")
+        assert math.isnan(each.values[0].value or 0.0) == ended, each.quantity
+        assert not ended or each.moved is True
+    text = str(found)
+    assert "† A, not finite since step 100: loss, gradient norm, largest update / weight" in text
+    assert "† A, not finite since step 100: embed" in text
+
+
+def test_a_step_that_is_lost_in_between_does_not_hide_the_others() -> None:
+    signals = tuple(
+        each.model_copy(update={"loss": math.nan}) if each.step in (185, 190) else each for each in settled().signals
+    )
+    loss = compare_runs([settled(), settled().model_copy(update={"signals": signals})]).curves[0]
+    assert loss.quantity == "loss" and loss.moved is False
+
+
+def test_a_number_that_is_not_taken_any_more_is_none_at_the_end() -> None:
+    early = settled().model_copy(update={"probes": settled().probes[:3]})
+    found = {each.quantity: each for each in compare_runs([early, settled()]).curves}
+    assert not found["leading_exponent"].values[0].measured
+    assert found["leading_exponent"].moved is None
+
+
+def test_the_severity_of_a_finding_stands_with_its_own_step() -> None:
+    def told(step: int, severity: Severity) -> Incident:
+        return Incident(
+            step=step, flag=Flag(code="DS702", name="loss-spike", severity=severity, where="x", message="m")
+        )
+
+    run = settled().model_copy(update={"incidents": (told(120, Severity.WARNING), told(124, Severity.ERROR))})
+    (flag,) = compare_runs([run, settled()]).flags
+    assert (flag.first, flag.steps) == ((120, None), (124, None))
+    assert "DS702 loss-spike: warning at step 120, error at step 124 → none" in str(compare_runs([run, settled()]))
 
 
 def test_a_single_number_cannot_tell() -> None:

@@ -39,10 +39,12 @@ class RunInfo(Frozen):
 
 
 class Signal(Frozen):
-    """The cheap signals of one training step; a number that was not taken is NaN.
+    """The cheap signals of one training step.
 
     Places, and groups with their gradients, take turns: at each step a quarter of them is read, and the others keep
-    the numbers that were read last, which are three steps old at most.
+    the numbers that were read last, which are three steps old at most. A series of which nothing was taken at a step
+    is empty. NaN is a number that was taken and is not finite; only of a place through which nothing has passed
+    all three numbers are NaN, `nonfinite_fraction` too.
 
     Attributes:
         step: of training. seconds: since the run began. loss: None where `step` was given none.
@@ -66,18 +68,23 @@ class Signal(Frozen):
 
 
 class Probe(Frozen):
-    """A measurement of the network on the probe batch.
+    """A quick measurement of the network on the probe batch, made to be compared with the probes before and after it.
+
+    Unlike the numbers of a report those along the network carry no error of their own: a full one of the same
+    network is what `dynstab.analyze` is for.
 
     Attributes:
         cost: seconds that it took.
-        exponents: leading finite-time exponents, nat a step of the network, descending, mean over the inputs;
-            lower bounds, which `outcome` qualifies.
+        exponents: leading finite-time exponents, nat a step of the network, descending, mean over the inputs, from
+            a frame of k directions kept since the last probe: each is a lower bound of the true one. `outcome` speaks
+            of the first, whose residual it knows; those behind it follow more slowly, and may lie well below.
         step_gains: ln of the relative mean-field gain chi of every step (a squared gain, as in the report).
             gradient_flow: ln of the relative gradient gain from the last state to every state, for isotropic
-            cotangents. Estimates, from the same random directions at every probe.
+            cotangents. Both are estimates from two random directions, the same ones at every probe: a change between
+            probes is the network's, the level carries the scatter of so few.
         sharpness: lambda_max of the Hessian (of the preconditioned one for Adam). threshold: the optimiser's,
             in the same unit. preconditioned: whether the sharpness is.
-        outcome: "converged", or why numbers are missing.
+        outcome: "converged" where the leading exponent is settled, or why it is not and what is missing.
     """
 
     step: int

@@ -5,14 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from dynstab.core.comparison import Difference, FlagPresence
+from dynstab.core.flag import Severity
 from dynstab.core.frozen import Frozen
 from dynstab.core.run import Run
 
 
 class RunFlag(FlagPresence):
-    """A rule over time in each run, and the training step at which it first spoke; None where it did not."""
+    """A rule over time in each run.
 
+    Attributes:
+        steps: the training step of the first finding that was as severe as `severities` says, None where there is none.
+        first, first_severities: of the first finding of all, which may have been milder.
+    """
+
+    steps: tuple[int | None, ...]
     first: tuple[int | None, ...]
+    first_severities: tuple[Severity | None, ...]
+
+    def told(self, index: int) -> str:
+        """What it found in a run: "warning at step 220, error at step 224"; "" for nothing."""
+        pairs = (self.first_severities[index], self.first[index]), (self.severities[index], self.steps[index])
+        return ", ".join(f"{level.value} at step {step}" for level, step in dict.fromkeys(pairs) if level is not None)
 
 
 class RunComparison(Frozen):

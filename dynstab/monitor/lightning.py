@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class StabilityCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._add(outputs["loss"] if isinstance(outputs, dict) else outputs)
+        # Empty for a batch that the module skips, and without a loss where it optimises by itself.
+        self._add(outputs.get("loss") if isinstance(outputs, Mapping) else outputs)
         # Batches whose gradients only accumulate are no steps.
         if self.monitor is None or trainer.global_step == self._done:
             return

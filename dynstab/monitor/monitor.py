@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from dynstab.capture.capture import unwrap
 from dynstab.core.errors import ConfigError
 from dynstab.core.run import Incident
+from dynstab.monitor.counting import StepCount
 from dynstab.monitor.distributed import Processes
-from dynstab.monitor.opening import Options, make_prober, make_recorder
+from dynstab.monitor.opening import make_prober, make_recorder
+from dynstab.monitor.options import Options, checked_loss, checked_model, checked_optimizer, checked_state
 from dynstab.monitor.pace import Pace
-from dynstab.monitor.probe import Loss, Prober, checked_loss
+from dynstab.monitor.probe import Loss, Prober, servable_loss
 from dynstab.monitor.recorder import Recorder
 from dynstab.monitor.signals import Signals
 from dynstab.monitor.sinks import Sink
@@ -48,8 +50,10 @@ class Monitor:
     sharpness. The rules over time (`dynstab rule`) read both; what they find goes to the store, the sinks, `on_flag`
     and the logger "dynstab.monitor". Signals are written and judged two at a time: a finding may come a step late.
 
-    Probes see the network in eval mode, in float32 where it trains in less. Inside compiled code there are no
-    hooks, only probes and the groups of parameters. Gradients are as backpropagated: a loss scale is in them.
+    Probes see the network in eval mode, in float32 where it trains in less; the sharpness is that of the loss as it
+    is trained, with the statistics of BatchNorm's batch and, at every probe, the same units dropped out. Inside
+    compiled code there are no hooks, only probes and the groups of parameters. Gradients are as backpropagated: a
+    loss scale is in them.
 
     Args:
         model: the module that is trained; behind DistributedDataParallel, `fully_shard` or torch.compile too.
@@ -60,8 +64,8 @@ class Monitor:
         run: file of the run's store, None for none. Nothing is overwritten: `monitor.path` says what it became.
         sinks: names ("tensorboard", "wandb", "mlflow", "logging") or objects, see `dynstab.monitor.sinks`.
         optimizer: lets gradients be read before the loop clears them, and gives rate and threshold.
-        loss_fn: (model, batch) -> scalar, for the sharpness, on all of the probe. sharpness_every: steps, by default
-            10 * every.
+        loss_fn: (model, batch) -> scalar, for the sharpness, on all of the probe. sharpness_every: it is measured
+            with the first probe that comes so many steps after the last time, by default 10 * every.
         on_flag: called with each `Incident`. It may raise StopTraining; whatever else it raises is logged.
         stop_on: "warning" or "error" stops the training at such a finding: `step` raises StopTraining, which the
             `with` block takes for its end. `should_stop` says it too, to loops that prefer to ask.
@@ -89,18 +93,19 @@ class Monitor:
         share: float | None = 0.005,
         seed: int = 0,
     ) -> None:
-        self._model, self._processes = model, Processes(model)
+        self._model, self._processes = checked_model(model), Processes(model)
         self._options = Options(
             probe=probe,
             every=every,
             run=run,
-            sinks=tuple(sinks),
-            optimizer=optimizer,
-            loss_fn=checked_loss(loss_fn, self._processes),
+            sinks=sinks,
+            optimizer=checked_optimizer(optimizer),
+            loss_fn=servable_loss(loss_fn, self._processes),
             sharpness_every=sharpness_every,
             on_flag=on_flag,
             inputs=inputs,
             k=k,
+            share=share,
             seed=seed,
         )
         self._pace = Pace(self._options.steps_between_probes, share, self._processes.largest)
@@ -109,8 +114,9 @@ class Monitor:
         self._signals: Signals | None = None
         self._prober: Prober | None = None
         self._recorder: Recorder | None = None
-        self._open, self._began, self._offset, self._last = False, 0.0, 0, -1
+        self._open, self._began, self._steps = False, 0.0, StepCount()
         self._resumed: dict[str, Any] | None = None
+        self._release: finalize | None = None
 
     @property
     def path(self) -> Path | None:
@@ -167,6 +173,9 @@ class Monitor:
         try:
             if takes_part:
                 self._signals = signals = Signals(self._model, processes, self._options.optimizer)
+                # A monitor that is dropped without being closed leaves no hooks behind.
+                self._release = finalize(self, signals.close)
+                self._release.atexit = False
                 if processes.first:
                     self._recorder = make_recorder(
                         self._model,
@@ -189,11 +198,12 @@ class Monitor:
         Steps that begin again from 0, as with the loader's next epoch, are counted on.
 
         Raises:
-            StopTraining: `stop_on` or `on_flag` asks for it. ConfigError: the monitor is not open.
+            StopTraining: `stop_on` or `on_flag` asks for it. ConfigError: the monitor is not open, the step is no
+                whole number, the loss no number.
         """
         if not self._open:
             raise ConfigError("a step of a monitor that is not open", remedy="use `with Monitor(...) as monitor:`")
-        step = self._counted_on(step)
+        step, loss = self._steps.on(step), checked_loss(loss)
         self._listen(step, loss)
         if self._pace.due(step, self._seconds):
             self._probe(step)
@@ -207,8 +217,8 @@ class Monitor:
         root = unwrap(self._model)
         if _watcher(root) is self:
             del _watched[root]
-        if self._signals is not None:
-            self._signals.close()
+        if self._release is not None:
+            self._release()
         if self._recorder is not None:
             self._recorder.close(finished=finished)
 
@@ -220,17 +230,18 @@ class Monitor:
             # A store that is resumed at this step has to hold its record.
             self._recorder.drain()
         path = None if self.path is None else str(self.path)
-        return {"run": path, "step": self._last, "seconds": self._seconds if self._open else 0.0}
+        return {"run": path, "step": self._steps.last, "seconds": self._seconds if self._open else 0.0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the checkpoint was taken. Before the monitor is opened.
 
         Raises:
-            ConfigError: it is open.
+            ConfigError: it is open, or the state is no monitor's.
         """
         if self._open:
             raise ConfigError("a state for a monitor that is open", remedy="load it before the training begins")
-        self._resumed, self._last = dict(state), state["step"]
+        self._resumed = checked_state(state)
+        self._steps.last = self._resumed["step"]
 
     @property
     def _seconds(self) -> float:
@@ -254,21 +265,18 @@ class Monitor:
         cost = 0.0
         if self._prober is not None:
             sharp = self._sharpness.due(step, self._seconds)
+            if self._recorder is not None:
+                # Who takes part is known from the signals.
+                self._recorder.drain()
+            attendance = None if self._signals is None else self._signals.attendance
             with self._unheard():
-                record = self._prober.measure(step, self._began, sharpness=sharp)
+                record = self._prober.measure(step, self._began, sharpness=sharp, attendance=attendance)
             if sharp:
                 self._sharpness.done(step, self._seconds, 0.0)
             if record is not None and self._recorder is not None:
                 cost = record.cost
                 self._recorder.probe(record)
         self._pace.done(step, self._seconds, cost)
-
-    def _counted_on(self, step: int) -> int:
-        if step + self._offset <= self._last:
-            self._offset = self._last + 1 - step
-            _LOG.info("steps begin again at %d: counted on from %d", step, self._last + 1)
-        self._last = step + self._offset
-        return self._last
 
     def _unheard(self) -> AbstractContextManager[None]:
         """The hooks do not hear what happens within."""

@@ -22,6 +22,8 @@ from dynstab.measures.tokens import root_mean_square
 from dynstab.monitor.distributed import Processes
 from dynstab.systems.depth import depth_system
 
+_AS_FORWARD = "give what its forward takes: a tensor, a tuple or a dict of its arguments, or (inputs, targets)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Linearised:
@@ -61,7 +63,7 @@ class ProbedNetwork:
         half = any(p.dtype in (torch.float16, torch.bfloat16) for p in plain.parameters())
         dtype = torch.float32 if half else None
         with isolated(plain):
-            Subject(plain, args, kwargs, dtype=dtype, seed=seed).run()
+            _check_that_it_runs(Subject(plain, args, kwargs, dtype=dtype, seed=seed))
         try:
             system = depth_system(plain, args, kwargs, dtype=dtype, seed=seed, verify=False)
         except InputError as error:  # the model takes the inputs: it is a block by itself that does not
@@ -147,7 +149,7 @@ class ProbeBatch:
             inputs: how many of the batch are fed, counted along the first dimension of every tensor.
 
         Raises:
-            InputError: a batch of another type, or one without a tensor.
+            InputError: a batch of another type, one without a tensor, or without inputs.
         """
         if not isinstance(batch, (Tensor, Mapping, tuple, list)):
             raise InputError(
@@ -155,8 +157,11 @@ class ProbeBatch:
                 expected="a tensor, a tuple of positional or a dict of keyword arguments",
             )
         whole = pytree.tree_map(_copied, dict(batch) if isinstance(batch, Mapping) else batch)
-        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(whole)):
+        tensors = [leaf for leaf in pytree.tree_leaves(whole) if isinstance(leaf, Tensor)]
+        if not tensors:
             raise InputError("a probe that holds no tensor", expected="a batch as the training loop takes it")
+        if not any(tensor.numel() for tensor in tensors):
+            raise InputError(f"a probe of shape {tuple(tensors[0].shape)}", expected="one input at least")
         few = pytree.tree_map(lambda leaf: leaf[:inputs] if isinstance(leaf, Tensor) and leaf.ndim else leaf, whole)
         if isinstance(few, dict):
             return cls(batch=whole, args=(), kwargs={name: value for name, value in few.items() if name != "labels"})
@@ -171,6 +176,14 @@ class ProbeBatch:
     def inputs(self) -> Any:
         """As `dynstab.analyze` takes them."""
         return self.kwargs or self.args
+
+
+def _check_that_it_runs(subject: Subject) -> None:
+    try:
+        subject.run()
+    except InputError as error:
+        # What it says further is said to those who sit at the command line.
+        raise InputError(error.got, remedy=_AS_FORWARD) from error
 
 
 def _copied(leaf: Any) -> Any:

@@ -1,67 +1,24 @@
-"""What a monitor is made of when its run begins: the options, the prober, the recorder with its outlets."""
+"""What a monitor is made of when its run begins: the prober, the recorder with its outlets."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from dynstab.capture.capture import unwrap
-from dynstab.core.errors import CaptureError, ConfigError, MemoryBudgetError, StateError
-from dynstab.core.run import Incident
+from dynstab.core.errors import CaptureError, MemoryBudgetError, StateError
 from dynstab.monitor.describe import run_info
 from dynstab.monitor.distributed import Processes
+from dynstab.monitor.options import Options
 from dynstab.monitor.outlets import Outlets
 from dynstab.monitor.post_mortem import PostMortems
-from dynstab.monitor.probe import Loss, Prober
+from dynstab.monitor.probe import Prober
 from dynstab.monitor.recorder import Recorder
 from dynstab.monitor.signals import Signals
-from dynstab.monitor.sinks import Sink
 
 _LOG = logging.getLogger("dynstab.monitor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `dynstab.Monitor` was asked for; the names are those of its arguments.
-
-    Raises:
-        ConfigError: an option that cannot be served.
-    """
-
-    probe: Any
-    every: int
-    run: str | os.PathLike[str] | None
-    sinks: tuple[str | Sink, ...]
-    optimizer: Optimizer | None
-    loss_fn: Loss | None
-    sharpness_every: int | None
-    on_flag: Callable[[Incident], object] | None
-    inputs: int
-    k: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name in ("every", "inputs", "k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}", expected="a number from 1 up")
-        if self.loss_fn is not None and self.probe is None:
-            raise ConfigError("loss_fn without a probe", remedy="give the batch on which the sharpness is measured")
-
-    @property
-    def steps_between_probes(self) -> int:
-        """0 for never."""
-        return 0 if self.probe is None else self.every
-
-    @property
-    def steps_between_sharpness(self) -> int:
-        """0 for never."""
-        return 0 if self.loss_fn is None else self.sharpness_every or 10 * self.every
 
 
 def make_prober(model: nn.Module, options: Options, processes: Processes) -> Prober | None:

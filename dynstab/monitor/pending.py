@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dynstab.capture.foreach import norms_of
 from dynstab.core.run import Signal
+from dynstab.monitor.attendance import Attendance
 from dynstab.monitor.listening import Heard
 from dynstab.monitor.readout import Readout
 from dynstab.monitor.weights import Parts
@@ -28,10 +29,9 @@ class Pending:
     Args:
         known: fields that are there. heard: forwards and backwards, by the index of the place, of those that were due.
         groups: fields of numbers for each group of parameters; None where none were taken. loss, rate: as given.
+        stepped: whether the optimizer made a step; None without one.
         carried: what was read before, which is shared by all signals of a run and goes on with this one.
-
-    Attributes:
-        absent: the hooks listened, and there was no forward pass and no gradient.
+        attendance: is told who took part, as soon as the numbers are there.
     """
 
     def __init__(
@@ -42,16 +42,19 @@ class Pending:
         groups: Mapping[str, Parts | None],
         loss: Tensor | float | None,
         rate: Tensor | float | None,
+        stepped: bool | None,
         carried: Carried,
+        attendance: Attendance,
     ) -> None:
         self._known, self._heard, self._groups, self._carried = known, heard, groups, carried
+        self._stepped, self._attendance = stepped, attendance
         # A loss holds its whole graph.
         self._numbers = {
             name: number.detach() if isinstance(number, Tensor) else number
             for name, number in (("loss", loss), ("learning_rate", rate))
         }
         samples = [sample for both in heard.values() for each in both if each is not None for sample in each.samples]
-        self.absent = bool(heard) and groups["gradient_norm"] is None and not samples
+        self._audible = bool(samples) if heard else None
         vectors = [norms_of(samples)] if samples else []
         vectors += [parts.norms for parts in groups.values() if parts is not None]
         vectors += [_scalar(number) for number in self._numbers.values() if isinstance(number, Tensor)]
@@ -69,12 +72,17 @@ class Pending:
         for name, parts in self._groups.items():
             before = self._carried[name]
             if parts is None:
-                fields[name] = (math.nan,) * len(before)
+                fields[name] = ()
             else:
                 fields[name] = self._carried[name] = parts.joined(list(islice(values, len(parts.owners))), before)
         for name, number in self._numbers.items():
             read = next(values) if isinstance(number, Tensor) else number
             fields[name] = None if read is None else float(read)
+        moved = _moved(fields["update_norm"])
+        self._attendance.note(fields["step"], heard=self._audible, stepped=self._stepped, moved=moved)
+        if moved and self._stepped is False:
+            # Another optimizer made this move, at a rate of its own.
+            fields["learning_rate"] = None
         return Signal(**fields)
 
     def _places(self, values: Iterator[float]) -> Carried:
@@ -87,6 +95,13 @@ class Pending:
                 found["gradient_rms"][i] = _rms(backward, list(islice(values, len(backward.samples))))
         self._carried |= {name: tuple(numbers) for name, numbers in found.items()}
         return {name: self._carried[name] for name in PLACES}
+
+
+def _moved(updates: Sequence[float]) -> bool | None:
+    """Whether a weight changed; None where that was not taken, or lost in NaN."""
+    if any(norm > 0 for norm in updates):
+        return True
+    return False if updates and not any(map(math.isnan, updates)) else None
 
 
 def _scalar(number: Tensor) -> Tensor:

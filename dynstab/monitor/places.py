@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Trainable parameters that are summed up in one number."""
+    """Parameters that are summed up in one number, frozen ones too: they may be trained later."""
 
     name: str
     parameters: tuple[Tensor, ...]
@@ -57,7 +57,7 @@ def find_groups(model: nn.Module, blocks: tuple[Place, ...]) -> tuple[Group, ...
     names = {place.name for place in blocks}
     groups: dict[str, list[Tensor]] = {}
     for path, parameter in unwrap(model).named_parameters():
-        if parameter.requires_grad and parameter.is_floating_point():
+        if parameter.is_floating_point():
             groups.setdefault(_owner(_readable(path), names), []).append(parameter)
     return tuple(Group(name=name, parameters=tuple(held)) for name, held in groups.items())
 

@@ -19,6 +19,7 @@ from dynstab.core.estimate import Estimate
 from dynstab.core.run import Probe
 from dynstab.core.training_dynamics import TrainingDynamics
 from dynstab.estimators.sharpness import SharpnessProbe
+from dynstab.monitor.attendance import Attendance
 from dynstab.monitor.distributed import Processes
 from dynstab.monitor.network import ProbeBatch, ProbedNetwork, network_of
 from dynstab.monitor.sweeps import Sweeps
@@ -74,7 +75,8 @@ class Prober:
             self._sharpness = SharpnessProbe(
                 self._root, on_the_batch, optimizer, rtol=0.05, budget=_PRODUCTS, seed=seed
             )
-        self._with_optimizer, self._failed = optimizer is not None, False
+        self._with_optimizer = optimizer is not None
+        self._told: set[str] = set()
         self.states, self.steps = self._network.states, self._network.steps
 
     def _captured(self, batch: Any) -> tuple[ProbedNetwork, ProbeBatch]:
@@ -99,18 +101,24 @@ class Prober:
             self._network = network
         self.batch = held
 
-    def measure(self, step: int, started: float, *, sharpness: bool) -> Probe | None:
+    def measure(
+        self, step: int, started: float, *, sharpness: bool, attendance: Attendance | None = None
+    ) -> Probe | None:
         """The record of one probe; None on a process that only takes part. A failure is an outcome.
 
         Args:
-            started: when the run began, on the clock of `time.perf_counter`.
+            started: when the run began, on the clock of `time.perf_counter`. attendance: of model and optimizer
+                in the training; None takes both to be there.
         """
+        attendance = attendance or Attendance()
         begun = time.perf_counter()
         fields = self._read()
         if fields is None:
             return None
         if sharpness and self._sharpness is not None:
-            fields |= self._sharp(self._sharpness)
+            fields |= self._sharp(self._sharpness, attendance)
+        if attendance.absent:
+            fields["outcome"] = f"{fields['outcome']}, but the model takes no part in the training"
         now = time.perf_counter()
         return Probe(step=step, seconds=now - started, cost=now - begun, **fields)
 
@@ -122,21 +130,36 @@ class Prober:
                 return vars(self._sweeps.read(network)) if self._processes.first else None
         except Exception as error:  # an op that other weights make fail must not end the training
             outcome = str(error) if isinstance(error, DynstabError) else f"the probe failed: {one_line(error)}"
-            if not self._failed:
-                _LOG.warning("nothing is probed for now: %s", outcome)
-            self._failed = True
+            self._tell("nothing is probed for now", outcome)
             return {"outcome": outcome}
 
-    def _sharp(self, probe: SharpnessProbe) -> dict[str, Any]:
+    def _sharp(self, probe: SharpnessProbe, attendance: Attendance) -> dict[str, Any]:
+        """Of the loss as it is trained: in the modes of the training, BatchNorm on the batch's own statistics.
+
+        The same units drop out at every probe, so that a change is one of the weights.
+        """
         try:
-            with _apart(self._root), isolated(self._root):
+            with _apart(self._root), isolated(self._root, training=True):
+                _seed(self._seed)
                 if not self._with_optimizer:
                     return {"sharpness": probe.eigenvalues()[0]}
                 found: TrainingDynamics = probe.stability()
         except Exception as error:  # the user's loss, and ops without a second derivative
-            return {"sharpness": Estimate.unmeasured(str(error) or type(error).__name__)}
-        threshold = found.threshold.value
-        return {"sharpness": found.sharpness, "threshold": threshold, "preconditioned": found.preconditioned}
+            reason = str(error) or type(error).__name__
+            self._tell("the sharpness is not measured for now", reason)
+            return {"sharpness": Estimate.unmeasured(reason)}
+        if attendance.optimizer_steps:
+            threshold = found.threshold.value
+            return {"sharpness": found.sharpness, "threshold": threshold, "preconditioned": found.preconditioned}
+        if found.preconditioned:
+            return {"sharpness": Estimate.unmeasured("the optimizer that preconditions it does not step any more")}
+        return {"sharpness": found.sharpness}
+
+    def _tell(self, what: str, why: str) -> None:
+        """Once in a run."""
+        if what not in self._told:
+            self._told.add(what)
+            _LOG.warning("%s: %s", what, why)
 
 
 @contextmanager
@@ -148,7 +171,14 @@ def _apart(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def checked_loss(loss: Loss | None, processes: Processes) -> Loss | None:
+def _seed(seed: int) -> None:
+    """Of what drops out; within `_apart`. A CUDA that is not in use yet is left alone: its first seed is the user's."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
+def servable_loss(loss: Loss | None, processes: Processes) -> Loss | None:
     """The loss of the sharpness.
 
     Raises:

@@ -38,7 +38,7 @@ class Recorder:
         self._history: History | None = History(info)
         self._pending: deque[Pending] = deque()
         self._stop: StopTraining | None = None
-        self._told, self._absent, self._recording = 0, False, False
+        self._told, self._recording = 0, False
 
     @property
     def path(self) -> Path | None:
@@ -48,9 +48,6 @@ class Recorder:
     def signal(self, pending: Pending) -> None:
         """Take a signal in; it is written as soon as its numbers are there."""
         self._pending.append(pending)
-        if pending.absent and not self._absent:
-            _LOG.warning("the monitored model takes no part in the training: is another one being trained?")
-        self._absent = self._absent or pending.absent
         if len(self._pending) >= _TOGETHER:
             while self._pending and (self._pending[0].ready or len(self._pending) > _MOST_PENDING):
                 self._record(self._pending.popleft().signal())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from dynstab.core.errors import StoreError
@@ -31,6 +32,7 @@ class RunStore:
         self.path = path
         self._connection: sqlite3.Connection | None = connection
         self._next_id = next_id
+        self._file = _identity(path)
         self._locked = False
 
     @classmethod
@@ -41,8 +43,7 @@ class RunStore:
             StoreError: the file cannot be made.
         """
         target = _claimed(Path(path))
-        with told(target):
-            connection = _connected(target)
+        with told(target), _connected(target) as connection:
             create_tables(connection, info)
             # Only now: the header of the file itself then says whose it is, however early the process dies.
             _log_ahead(connection)
@@ -61,8 +62,7 @@ class RunStore:
         target = Path(path)
         if not target.is_file() or not _continues(RunReader(target).info, info):
             return cls.create(path, info)
-        with told(target):
-            connection = _connected(target)
+        with told(target), _connected(target) as connection:
             _log_ahead(connection)
             connection.execute("BEGIN IMMEDIATE")
             # Ids go on from those that go, so that a reader in another process misses nothing.
@@ -77,10 +77,16 @@ class RunStore:
         """Append a record, in a transaction of its own.
 
         Raises:
-            StoreError: the disk is full, another program holds the file, or the store is closed. The records
-                before are whole, and a later write may succeed.
+            StoreError: the disk is full, another program holds the file, it was deleted or moved away, or the store
+                is closed. The records before are whole, and a later write may succeed.
         """
         table = TABLES[type(record)]
+        # SQLite would go on writing into a file that has no name any more.
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"the run's store {self.path} was deleted, moved or replaced while it was written",
+                remedy="put it back where it was",
+            )
         with told(self.path):
             try:
                 self._open.execute(table.insertion, (self._next_id, *table.values(record)))
@@ -123,12 +129,25 @@ class RunStore:
         return self._connection
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of the file, whatever it is called; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _continues(old: RunInfo, new: RunInfo) -> bool:
     return all(getattr(old, name) == getattr(new, name) for name in ("places", "groups", "states", "steps"))
 
 
 def _claimed(path: Path) -> Path:
     """The path, or the first numbered one beside it that no file has; an empty file stands there."""
+    if path.is_dir():
+        raise StoreError(
+            f"{path} is a folder", expected="the path of a file", remedy=f"for example {path / 'run.sqlite'}"
+        )
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         number, target = 1, path
@@ -141,9 +160,16 @@ def _claimed(path: Path) -> Path:
                 target = path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that outlives the block, unless that fails."""
     # Every statement is its own transaction; a training loop may move between threads.
-    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:

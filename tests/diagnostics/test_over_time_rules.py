@@ -156,6 +156,32 @@ def test_the_edge_is_information_and_beyond_it_a_warning(ratio: float, severity:
     assert found == ([severity] if severity else [])
 
 
+@pytest.mark.parametrize(
+    ("ratios", "words"),
+    [
+        ((0.95, 1.1, 0.98), "is 0.95 to 1.1 times the threshold of the optimizer: training runs at the edge"),
+        ((0.95, 1.5, 3.24), "is 0.95 to 3.24 times the threshold of the optimizer: training goes beyond its edge"),
+        ((1.5, 1.5, 1.5), "is 1.5 times the threshold of the optimizer: steps along the sharpest direction overshoot"),
+    ],
+)
+def test_the_words_about_the_edge_fit_the_range_of_the_three_probes(ratios: tuple[float, ...], words: str) -> None:
+    at = dict(zip((100, 110, 120), ratios, strict=True))
+    case = RunCase(
+        steps=121, probe=lambda step: {"sharpness": curvature(40.0 * at[step]), "threshold": 40.0} if step in at else {}
+    )
+    (flag,) = [flag for _, flag in flags_of(case)]
+    assert words in flag.message and flag.evidence["value"] == pytest.approx(min(ratios))
+
+
+def test_what_jumped_is_not_told_again_at_a_step_that_took_nothing() -> None:
+    def signal(step: int) -> dict[str, object]:
+        if step == 100:
+            return {"gradient_norm": (30.0, 0.3, 0.3, 0.3, 0.3), "update_norm": (1.0, 0.01, 0.01, 0.01, 0.01)}
+        return {"gradient_norm": (), "update_norm": (), "weight_norm": ()} if step > 100 else {}
+
+    assert {step for step, _ in flags_of(RunCase(signal=signal))} == {100}
+
+
 def test_advice_beyond_the_edge_names_a_rate_below_it() -> None:
     case = RunCase(probe=lambda step: {"sharpness": curvature(80.0), "threshold": 40.0})
     ((_, flag),) = flags_of(case)

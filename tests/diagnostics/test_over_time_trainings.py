@@ -24,15 +24,16 @@ def study(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_learning_rate_that_climbs_is_warned_of_before_the_loss_doubles(study: SimpleNamespace) -> None:
-    found = study.outcome((study.runs.ramp_momentum, 0))
+    found = study.outcome((study.runs.ramp_momentum, 0), ["dense"])
     assert found.diverged is not None
-    assert found.lead >= 20
-    assert found.by == "warmup-too-short"
+    assert found.lead() >= 20
+    assert found.warned["dense"].by == "warmup-too-short"
 
 
-def test_the_same_network_at_a_rate_that_suits_it_has_no_warning(study: SimpleNamespace) -> None:
-    found = study.outcome((study.runs.healthy_momentum, 0))
-    assert (found.diverged, found.warned) == (None, None)
+@pytest.mark.parametrize("kind", ["healthy_momentum", "healthy_dropout_adam"])
+def test_a_network_at_a_rate_that_suits_it_has_no_warning(study: SimpleNamespace, kind: str) -> None:
+    found = study.outcome((getattr(study.runs, kind), 0), ["dense"])
+    assert (found.diverged, found.warned["dense"].step) == (None, None)
 
 
 def test_divergence_is_a_smoothed_loss_that_doubles_or_is_not_finite(study: SimpleNamespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from run_cases import BEGAN, diverged, info, settled
+from run_cases import BEGAN, diverged, info, lost, settled
 
 from dynstab.core.flag import Flag, Severity
 from dynstab.core.run import Incident, PostMortem, Run, RunInfo
@@ -102,6 +102,69 @@ def test_an_ascii_terminal_gets_ascii() -> None:
     console.print(RunPage(diverged()))
     console.file.flush()
     assert "It began at step 124" in console.file.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+
+def test_a_number_that_was_lost_is_not_shown_as_it_was_before() -> None:
+    run = lost(at=100)
+    known = {curve.name: (curve.now(199), curve.lost) for curve in curves(run)}
+    assert all(math.isnan(now or 0.0) for name, (now, since) in known.items() if since is not None)
+    assert {name: since for name, (_, since) in known.items()} == {
+        "loss": 100,
+        "learning_rate": None,
+        "gradient_norm": 100,
+        "largest_relative_update": 100,
+        "largest_activation_rms": 100,
+        "nonfinite_fraction": None,
+        "leading_exponent": 100,
+        "gradient_gain": 100,
+        "sharpness": 120,
+        "sharpness_over_threshold": 120,
+    }
+    text = run_text(run)
+    assert "Not finite since step 100: loss, gradient norm" in text
+    groups = text[text.index("Groups of parameters now") : text.index("Findings")].splitlines()
+    assert [line.split()[:4] for line in groups[2:4]] == [
+        ["embed", "NaN", "since", "100"],
+        ["blocks.0", "NaN", "since", "102"],
+    ]
+    assert "not finite since step 100</dd>" in page(run)
+
+
+def test_a_series_that_was_not_taken_is_not_one_that_was_lost() -> None:
+    signals = diverged().signals
+    assert not signals[1].update_norm and dict(curves(diverged())[3].points).keys() == {s.step for s in signals[::2]}
+    unheard = signals[0].model_copy(
+        update={"activation_rms": (2.0, math.nan), "nonfinite_fraction": (0.0, math.nan), "gradient_norm": ()}
+    )
+    found = {curve.name: curve.points for curve in curves(Run(info=info(), signals=(unheard,)))}
+    assert found["largest_activation_rms"] == ((0, 2.0),) and "gradient_norm" not in found
+
+
+def test_a_number_that_is_not_taken_any_more_ends() -> None:
+    run = _changed(settled(), probes=settled().probes[:3])
+    exponent = next(curve for curve in curves(run) if curve.name == "leading_exponent")
+    assert (exponent.now(60), exponent.now(61)) == (exponent.last, None)
+    assert columns(exponent, 0, 199, 10)[-4:] == [None] * 4
+    assert "Not taken since step 40: leading exponent, ln gradient gain" in run_text(run)
+    assert "not taken since step 40, when it was" in page(run)
+
+
+def test_a_post_mortem_is_put_down_to_the_finding_that_it_names() -> None:
+    spikes = [_flag(124, Severity.WARNING) for _ in range(2)]
+    struck = [
+        each.model_copy(update={"flag": each.flag.model_copy(update={"name": name})})
+        for each, name in zip(spikes, ("loss-spike", "gradient-spike"), strict=True)
+    ]
+    death = PostMortem(step=124, reason="DS702 loss-spike: the loss has jumped")
+    run = _changed(settled(), incidents=(_flag(100, Severity.WARNING), *struck), post_mortems=(death,))
+    assert beginning(run).endswith("24 steps before the first post-mortem, for loss-spike at step 124.")
+
+
+def test_numbers_of_probes_say_what_they_are() -> None:
+    assert "lower bounds from directions" in " ".join(run_text(settled()).split())
+    text = page(settled())
+    assert "<td>≥0.0200</td>" in text and "≥ lower bound" in text
+    assert "How the probes measure" not in run_text(_changed(settled(), probes=()))
 
 
 def test_sparklines_share_one_axis_of_training_steps() -> None:

@@ -84,7 +84,13 @@ class History:
 
     def _add_norms(self, signal: Signal) -> None:
         """All logarithms are taken in one call: this is done at every step of the training."""
-        parts = signal.gradient_norm, signal.update_norm, signal.weight_norm, signal.activation_rms
+        # What was not taken at this step takes a row too, so that the newest row is always this step's.
+        parts = (
+            signal.gradient_norm or self.gradient.untaken,
+            signal.update_norm or self.update.untaken,
+            signal.weight_norm or self.update.untaken,
+            signal.activation_rms,
+        )
         logs = iter(safe_log([number for part in parts for number in part]).tolist())
         gradient, update, weight, activation = (list(islice(logs, len(part))) for part in parts)
         if gradient:

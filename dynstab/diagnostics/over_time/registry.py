@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from dynstab.core.flag import Flag
+from dynstab.diagnostics.discovery import rules_in
 from dynstab.diagnostics.over_time import rules
 from dynstab.diagnostics.over_time.history import History
 from dynstab.diagnostics.over_time.rule import RuleOverTime
@@ -15,9 +14,7 @@ from dynstab.diagnostics.over_time.rule import RuleOverTime
 @cache
 def rules_over_time() -> tuple[RuleOverTime, ...]:
     """Every rule over time, in the order of its code."""
-    names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
-    modules = [importlib.import_module(f"{rules.__name__}.{name}") for name in names]
-    return tuple(sorted((module.RULE for module in modules), key=lambda rule: rule.code))
+    return rules_in(rules, RuleOverTime)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,6 +45,11 @@ class Series:
         self._buffer[self._end] = row
         self._end += 1
         self.count += 1
+
+    @property
+    def untaken(self) -> tuple[float, ...]:
+        """A row of which nothing was taken; empty before the first row."""
+        return (math.nan,) * self._buffer.shape[1]
 
     @property
     def rows(self) -> Array:

@@ -20,6 +20,9 @@ TONES = {Severity.ERROR: "#c6403a", Severity.WARNING: "#c98a00", Severity.INFO: 
 MOST_LINES = 60
 """Findings beyond this many would only be a coloured ground."""
 
+MOST_CROSSES = 40
+"""Of more numbers that are not finite some stand for all."""
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -65,6 +68,7 @@ def _panel(drawing: go.Figure, curve: Curve, row: int) -> None:
     )  # fmt: skip
     paint.decade_axis(drawing, drawn, row=row, col=1, title={"text": _two_lines(curve.words), "font": {"size": 11}})
     lost = [step for step, value in curve.points if not math.isfinite(value)]
+    lost = lost[:: -(-len(lost) // MOST_CROSSES) or 1]
     top = max((value for value in drawn if value is not None), default=1.0)
     if lost:
         drawing.add_scatter(
@@ -177,7 +181,8 @@ CHARTS = (
     Chart(
         "exponents", "Leading exponents",
         "Finite-time Lyapunov exponents of the network on the probe batch: above zero, some perturbation of the "
-        "signal grows from step to step.", _exponents,
+        "signal grows from step to step. Each is a lower bound, from directions followed from probe to probe.",
+        _exponents,
     ),
     Chart(
         "gains", "Gain of every step of the network",

@@ -9,11 +9,12 @@ from string import ascii_uppercase
 from rich.text import Text
 
 from dynstab.core.comparison import Difference
+from dynstab.core.estimate import CONVERGED
 from dynstab.core.run_comparison import RunComparison, RunFlag
 from dynstab.core.run_series import PROBE_NUMBERS, SIGNAL_NUMBERS
 from dynstab.render.comparison import MARKS, change, state
 from dynstab.render.ink import Ink, printable
-from dynstab.render.numbers import estimate, plural
+from dynstab.render.numbers import UNSETTLED, estimate, plural
 from dynstab.render.page import Page, RichPage, heading, line, plain_text, wrapped
 from dynstab.render.run.words import beginning, course, kind, subject
 
@@ -21,7 +22,8 @@ MOST = 20
 """Groups that are listed; the JSON holds all."""
 LONGEST_NAME = 40
 LEGEND = (
-    "± is the fluctuation over the tail · ≠ the medians differ by more than twice both · ? a single number cannot tell"
+    "± is the fluctuation over the tail · ≠ the medians differ by more than twice both · ? a single number cannot tell "
+    "· exponents of probes are lower bounds"
 )
 WORDS = {name: words for name, words, *_ in (*SIGNAL_NUMBERS, *PROBE_NUMBERS)}
 
@@ -40,10 +42,10 @@ def page(comparison: RunComparison, ink: Ink) -> Page:
     """All lines, none wider than the page."""
     groups = sorted(comparison.groups, key=lambda each: -_decades(each))[:MOST]
     lines = [*_runs(comparison, ink), *_flags(comparison.flags, ink)]
-    lines += [*heading(ink, "At the end", tail(comparison)), *_table(comparison.curves, comparison, ink, WORDS)]
+    lines += [*heading(ink, "At the end", tail(comparison)), *_table(comparison.curves, comparison, ink)]
     if groups:
         remark = f"{len(groups)} of {plural(len(comparison.groups), 'group')}, the most changed first"
-        lines += [*heading(ink, "Gradient norms at the end", remark), *_table(groups, comparison, ink, {})]
+        lines += [*heading(ink, "Gradient norms at the end", remark), *_table(groups, comparison, ink)]
     lines += [Text(), *wrapped(ink, LEGEND, style="dim")]
     for each in lines:
         each.truncate(ink.width)
@@ -76,23 +78,32 @@ def tail(comparison: RunComparison) -> str:
 def _flags(flags: Sequence[RunFlag], ink: Ink) -> Page:
     lines = heading(ink, "Findings")
     for flag in flags:
-        levels = [
-            "none" if level is None else f"{level.value} at step {step}"
-            for level, step in zip(flag.severities, flag.first, strict=True)
-        ]
+        levels = [flag.told(index) or "none" for index in range(len(flag.severities))]
         style = {"came": "red", "went": "green"}.get(state(flag), "")
-        text = ink.text(f"{flag.code} {flag.name}: {' → '.join(levels)}")
-        lines.append(line(ink.cell(state(flag), 9, style=style), text))
+        text = f"{flag.code} {flag.name}: {' → '.join(levels)}"
+        lines += wrapped(ink, text, lead=state(flag).ljust(9), lead_style=style)
     return lines if flags else [*lines, *wrapped(ink, "None in any.", indent=2)]
 
 
-def _table(differences: Sequence[Difference], comparison: RunComparison, ink: Ink, words: dict[str, str]) -> Page:
+def remarks(differences: Sequence[Difference], comparison: RunComparison) -> list[str]:
+    """What the daggers stand for: of each run since when which numbers are not finite."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in differences:
+        for letter, value in zip(letters(comparison), each.values, strict=True):
+            if value.measured and value.outcome != CONVERGED:
+                found.setdefault((letter, value.outcome), []).append(WORDS.get(each.quantity, each.quantity))
+    return [
+        f"{UNSETTLED} {letter}, {outcome}: {', '.join(found[letter, outcome])}" for letter, outcome in sorted(found)
+    ]
+
+
+def _table(differences: Sequence[Difference], comparison: RunComparison, ink: Ink) -> Page:
     if not differences:
         return wrapped(ink, "Nothing to show.", indent=2)
     rows = [["", *letters(comparison), "change", ""]]
     rows += [
         [
-            words.get(each.quantity, each.quantity),
+            WORDS.get(each.quantity, each.quantity),
             *(estimate(value, usual=value.label) for value in each.values),
             change(each),
             MARKS[each.moved],
@@ -101,7 +112,10 @@ def _table(differences: Sequence[Difference], comparison: RunComparison, ink: In
     ]
     widths = [max(ink.length(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths[0] = max(8, min(widths[0], LONGEST_NAME, ink.width - sum(widths[1:]) - 2 * len(widths)))
-    return [_row(row, widths, ink, head=i == 0) for i, row in enumerate(rows)]
+    lines = [_row(row, widths, ink, head=i == 0) for i, row in enumerate(rows)]
+    for remark in remarks(differences, comparison):
+        lines += wrapped(ink, printable(remark), style="dim")
+    return lines
 
 
 def _row(row: Sequence[str], widths: Sequence[int], ink: Ink, *, head: bool) -> Text:

@@ -13,7 +13,7 @@ from dynstab.render.html.view import SEVERITY_SIGNS
 from dynstab.render.ink import printable
 from dynstab.render.numbers import MISSING, estimate
 from dynstab.render.run import overlay
-from dynstab.render.run.comparison import LEGEND, WORDS, letters, tail
+from dynstab.render.run.comparison import LEGEND, WORDS, letters, remarks, tail
 from dynstab.render.run.page import TONES
 from dynstab.render.run.words import beginning, course, kind, severity, subject
 
@@ -46,6 +46,8 @@ def page(comparison: RunComparison, *, assets: str = "inline") -> str:
         tail=tail(comparison),
         curves=[_row(each, WORDS.get(each.quantity, each.quantity)) for each in comparison.curves],
         groups=[_row(each, printable(each.quantity)) for each in comparison.groups],
+        curve_remarks=remarks(comparison.curves, comparison),
+        group_remarks=[printable(remark) for remark in remarks(comparison.groups, comparison)],
         legend=LEGEND,
     )
 
@@ -64,8 +66,10 @@ def _card(name: str, run: Any) -> dict[str, str]:
 
 def _levels(flag: RunFlag) -> list[tuple[str, str]]:
     """For every run the severity and the words of its cell."""
-    pairs = zip(flag.severities, flag.first, strict=True)
-    return [("", MISSING) if level is None else (level.value, f"{level.value}, step {step}") for level, step in pairs]
+    return [
+        ("", MISSING) if level is None else (level.value, flag.told(index))
+        for index, level in enumerate(flag.severities)
+    ]
 
 
 def _row(difference: Difference, name: str) -> dict[str, Any]:

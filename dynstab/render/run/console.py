@@ -17,7 +17,7 @@ from dynstab.render.ink import Ink
 from dynstab.render.numbers import MISSING, number, plural
 from dynstab.render.page import SEVERITY_MARKS, SEVERITY_STYLES, Page, heading, line, pairs, wrapped
 from dynstab.render.run.groups import GroupState, group_states
-from dynstab.render.run.words import beginning, course, severity, state, subject
+from dynstab.render.run.words import beginning, course, qualities, severity, state, subject
 
 FEW_GROUPS = 5
 FEW_FINDINGS = 4
@@ -61,7 +61,7 @@ def page(run: Run, ink: Ink, *, live: bool = False, height: int | None = None, n
     found = _latest(run, ink) if live else _findings(run, ink)
     parts = (_curves(run, ink), _groups(run, ink))
     head = _head(run, ink) + (wrapped(ink, note, indent=2, style="yellow") if note else [])
-    lines = [*head, *(found if live else ()), *parts[0], *parts[1], *(() if live else found)]
+    lines = [*head, *(found if live else ()), *parts[0], *parts[1], *(() if live else [*found, *_footer(run, ink)])]
     for each in lines:
         each.truncate(ink.width)
     return lines[:height]
@@ -87,8 +87,21 @@ def _curves(run: Run, ink: Ink) -> Page:
     steps = [step for curve in found for step, _ in curve.points]
     heads = (ink.cell(text, NUMBER, right=True, style="dim") for text in _HEADS)
     head = line(" " * (2 + words), *heads, ink.text(f"  step {min(steps)} to {max(steps)}", "dim"))
-    rows = [_curve(curve, words, columns(curve, min(steps), max(steps), width), ink) for curve in found]
-    return [*heading(ink, "Over training", _span(run)), head, *rows]
+    rows = [_curve(curve, words, columns(curve, min(steps), max(steps), width), max(steps), ink) for curve in found]
+    return [*heading(ink, "Over training", _span(run)), head, *rows, *_remarks(found, max(steps), ink)]
+
+
+def _remarks(found: tuple[Curve, ...], last: int, ink: Ink) -> Page:
+    """What has no number now, and since when."""
+    lines: Page = []
+    for words, steps in (
+        ("Not finite since step", {curve.words: curve.lost for curve in found}),
+        ("Not taken since step", {curve.words: curve.silent(last) for curve in found}),
+    ):
+        since = {step: [name for name in steps if steps[name] == step] for step in steps.values() if step is not None}
+        said = "; ".join(f"{step}: {', '.join(since[step])}" for step in sorted(since))
+        lines += wrapped(ink, f"{words} {said}.", indent=2, style="yellow") if said else []
+    return lines
 
 
 def _span(run: Run) -> str:
@@ -98,14 +111,14 @@ def _span(run: Run) -> str:
     return "; ".join([" and ".join(taken), *(words for words, there in lost if there)])
 
 
-def _curve(curve: Curve, words: int, drawn: list[float | None], ink: Ink) -> Text:
+def _curve(curve: Curve, words: int, drawn: list[float | None], last: int, ink: Ink) -> Text:
     numbers = finite([value for _, value in curve.points])
     extremes = (min(numbers), max(numbers)) if numbers else (math.nan, math.nan)
     heights = finite(drawn)
     return line(
         "  ",
         ink.cell(curve.words, words),
-        *(ink.cell(number(value), NUMBER, right=True) for value in (*extremes, curve.last)),
+        *(ink.cell(number(value), NUMBER, right=True) for value in (*extremes, curve.now(last))),
         "  ",
         ink.text(spark(drawn, min(heights, default=0.0), max(heights, default=1.0)), "cyan"),
     )
@@ -114,7 +127,8 @@ def _curve(curve: Curve, words: int, drawn: list[float | None], ink: Ink) -> Tex
 def columns(curve: Curve, first: int, last: int, width: int) -> list[float | None]:
     """The curve on `width` columns from the training step `first` to `last`, so that all curves share one axis.
 
-    A column with many points shows the greatest, NaN before all, and a column without any holds the one before.
+    A column with many points shows the greatest, NaN before all, and a column without any holds the one before; what
+    was not taken any more ends.
     """
     positive = [value for _, value in curve.points if value > 0]
     # A loss that once was 0 is still read in ratios.
@@ -123,7 +137,8 @@ def columns(curve: Curve, first: int, last: int, width: int) -> list[float | Non
     for step, value in curve.points:
         column = (step - first) * width // (last - first + 1)
         drawn[column] = _greater(drawn[column], value if floor is None else _log(value, floor))
-    for column in range(1, width):
+    end = (min(curve.holds, last) - first) * width // (last - first + 1)
+    for column in range(1, end + 1):
         drawn[column] = drawn[column - 1] if drawn[column] is None else drawn[column]
     return drawn
 
@@ -141,7 +156,7 @@ def _groups(run: Run, ink: Ink) -> Page:
     shown = [each for each in states if each.gradient is not None or each.update is not None][:FEW_GROUPS]
     if not shown:
         return []
-    widths = (10, 11, 14, 11)
+    widths = (10, 14, 14, 14)
     name = max(10, min(40, max(ink.length(each.name) for each in shown), ink.width - sum(widths) - 2))
     heads = ("gradient", "/ usual", "update/weight", "/ usual")
     rows = [[each.name, *_cells(each)] for each in shown]
@@ -161,11 +176,14 @@ def _groups(run: Run, ink: Ink) -> Page:
 
 def _cells(each: GroupState) -> list[str]:
     return [
-        number(each.gradient), _times(each.gradient_ratio), number(each.update), _times(each.update_ratio),
+        number(each.gradient), _times(each.gradient_ratio, each.gradient_lost),
+        number(each.update), _times(each.update_ratio, each.update_lost),
     ]  # fmt: skip
 
 
-def _times(ratio: float | None) -> str:
+def _times(ratio: float | None, lost: int | None) -> str:
+    if lost is not None:
+        return f"since {lost}"
     return MISSING if ratio is None else f"× {number(ratio)}"
 
 
@@ -184,6 +202,12 @@ def _findings(run: Run, ink: Ink) -> Page:
             ],
         )
     return lines
+
+
+def _footer(run: Run, ink: Ink) -> Page:
+    """What the numbers of the probes are."""
+    entries = qualities(run)
+    return [*heading(ink, "How the probes measure"), *pairs(ink, entries)] if entries else []
 
 
 def _finding(incident: Incident, ink: Ink) -> Page:

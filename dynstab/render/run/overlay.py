@@ -50,12 +50,13 @@ def _trace(drawing: go.Figure, comparison: RunComparison, number: int, curve: Cu
         line={"color": COLORS[number % len(COLORS)], "width": 1.4, "dash": DASHES[number // len(COLORS) % len(DASHES)]},
         hovertemplate=f"step %{{x}}<br>{curve.words}: %{{y:.4g}}<extra>%{{fullData.name}}</extra>",
     )  # fmt: skip
-    lost = next((i for i, (_, value) in enumerate(curve.points) if not math.isfinite(value)), 0)
-    if lost:
+    finite = [i for i, (_, value) in enumerate(curve.points) if math.isfinite(value)]
+    if curve.lost is not None and finite:
         drawing.add_scatter(
-            x=[curve.points[lost - 1][0]], y=[y[lost - 1]], mode="markers", showlegend=False, meta={"report": number},
-            legendgroup=str(number), marker={"symbol": "x", "size": 9, "color": COLORS[number % len(COLORS)]},
-            hovertemplate=f"not finite from step {curve.points[lost][0]} on<extra></extra>", row=row, col=1,
+            x=[curve.points[finite[-1]][0]], y=[y[finite[-1]]], mode="markers", showlegend=False,
+            meta={"report": number}, legendgroup=str(number),
+            marker={"symbol": "x", "size": 9, "color": COLORS[number % len(COLORS)]},
+            hovertemplate=f"not finite from step {curve.lost} on<extra></extra>", row=row, col=1,
         )  # fmt: skip
     return y
 

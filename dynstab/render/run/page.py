@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dynstab.core.estimate import Label
 from dynstab.core.flag import Severity
 from dynstab.core.run import Incident, Run
 from dynstab.core.run_series import Curve, curves
@@ -25,6 +26,7 @@ from dynstab.render.run.words import (
     kind,
     last_step,
     probing,
+    qualities,
     rate,
     seconds,
     severity,
@@ -93,21 +95,25 @@ def _tiles(run: Run) -> list[Tile]:
     tiles = [_first_trouble(run)]
     wanted = (
         ("loss", "Loss"),
-        ("leading_exponent", "Leading exponent, nat per step"),
+        ("leading_exponent", "Leading exponent at least, nat per step"),
         ("sharpness_over_threshold", "Sharpness over threshold"),
         ("largest_relative_update", "Largest update over weight"),
         ("gradient_norm", "Gradient norm"),
     )
-    found = {curve.name: curve for curve in curves(run)}
+    found, last = {curve.name: curve for curve in curves(run)}, last_step(run) or 0
     for name, question in wanted:
         if name in found and len(tiles) < 4:
             curve = found[name]
-            tiles.append(Tile(question=question, answer=number(curve.last), detail=_before(curve)))
+            tiles.append(Tile(question=question, answer=number(curve.now(last)), detail=_beside(curve, last)))
     return tiles
 
 
-def _before(curve: Curve) -> str:
-    """What the last value is to be held against: of a loss the first one, of all else the highest."""
+def _beside(curve: Curve, last: int) -> str:
+    """Since when there is no number, or what it is to be held against: of a loss the first one, else the highest."""
+    if curve.lost is not None:
+        return f"not finite since step {curve.lost}"
+    if curve.silent(last) is not None:
+        return f"not taken since step {curve.silent(last)}, when it was {number(curve.last)}"
     known = [point for point in curve.points if math.isfinite(point[1])]
     if curve.name == "loss" or not known:
         step, value = curve.points[0]
@@ -151,8 +157,8 @@ def _probes(run: Run) -> dict[str, Any]:
     rows = [
         (
             f"{probe.step}",
-            number(probe.exponents[0]) if probe.exponents else MISSING,
-            number(probe.gradient_flow[0]) if probe.gradient_flow else MISSING,
+            _first(probe.exponents, Label.LOWER),
+            _first(probe.gradient_flow, Label.ESTIMATE),
             estimate(probe.sharpness, always=True) if probe.sharpness is not None else MISSING,
             number(probe.threshold),
             duration(probe.cost),
@@ -160,11 +166,25 @@ def _probes(run: Run) -> dict[str, Any]:
         )
         for probe in run.probes[::pace]
     ]
-    heads = ("training step", "leading exponent", "ln gradient gain", "sharpness", "threshold", "cost", "outcome")
+    heads = (
+        "training step",
+        "leading exponent",
+        "ln gradient gain",
+        "sharpness",
+        "threshold",
+        "cost",
+        "first direction",
+    )
     title = plural(len(run.probes), "probe") + (f", one in {pace} shown" if pace > 1 else "")
-    labels = dict.fromkeys(probe.sharpness.label for probe in run.probes if probe.sharpness is not None)
-    title += "".join(f" · {MARKS[label]} {MEANINGS[label]}" for label in labels)
+    labels = {Label.LOWER: MEANINGS[Label.LOWER], Label.ESTIMATE: "estimate without an error of its own"}
+    labels |= {probe.sharpness.label: MEANINGS[probe.sharpness.label] for probe in run.probes if probe.sharpness}
+    title += "".join(f" · {MARKS[label]} {meaning}" for label, meaning in labels.items())
     return {"title": title, "heads": heads, "rows": rows}
+
+
+def _first(values: Sequence[float], label: Label) -> str:
+    """The first number with the mark of its label."""
+    return MARKS[label] * math.isfinite(values[0]) + number(values[0]) if values else MISSING
 
 
 def _circumstances(run: Run) -> list[tuple[str, str]]:
@@ -178,6 +198,7 @@ def _circumstances(run: Run) -> list[tuple[str, str]]:
         ("length", "" if step is None else f"up to step {step}, {duration(seconds(run))}"),
         ("rate at the end", rate(run)),
         ("probes", probing(run)),
+        *qualities(run),
         ("watched", f"{plural(len(info.places), 'place')}, {plural(len(info.groups), 'group')} of parameters"),
         ("written by", f"dynstab {info.dynstab}, torch {info.torch}"),
     ]

@@ -6,10 +6,10 @@ import math
 from datetime import datetime
 
 from dynstab.core.flag import Severity
-from dynstab.core.run import Incident, Run
+from dynstab.core.run import Incident, PostMortem, Run
 from dynstab.core.run_series import Curve, curves
 from dynstab.render.ink import printable
-from dynstab.render.numbers import count, duration, number, plural
+from dynstab.render.numbers import MEANINGS, count, duration, number, plural
 
 KINDS = {None: "quiet", Severity.INFO: "quiet", Severity.WARNING: "warned", Severity.ERROR: "failing"}
 """A run in one word, by its most severe finding."""
@@ -66,12 +66,11 @@ def course(run: Run) -> str:
         return ""
     (first, begin), (last, end) = loss.points[0], loss.points[-1]
     text = f"Loss {number(begin)} at step {first}, {number(end)} at step {last}"
-    lost = next((step for step, value in loss.points if not math.isfinite(value)), None)
-    return text + (f", not finite since step {lost}." if lost is not None else f"{_lowest(loss)}.")
+    return text + (f", not finite since step {loss.lost}." if loss.lost is not None else f"{_lowest(loss)}.")
 
 
 def _lowest(loss: Curve) -> str:
-    step, value = min(loss.points, key=lambda point: point[1])
+    step, value = min((point for point in loss.points if math.isfinite(point[1])), key=lambda point: point[1])
     return f", lowest {number(value)} at step {step}"
 
 
@@ -115,6 +114,23 @@ def probing(run: Run) -> str:
     return f"a probe takes {duration(costs[len(costs) // 2])}{share}"
 
 
+def qualities(run: Run) -> list[tuple[str, str]]:
+    """What the numbers of the probes are, and what they are not."""
+    exponents = any(probe.exponents for probe in run.probes)
+    gains = any(probe.step_gains or probe.gradient_flow for probe in run.probes)
+    labels = dict.fromkeys(
+        probe.sharpness.label for probe in run.probes if probe.sharpness and probe.sharpness.measured
+    )
+    entries = (
+        (exponents, "exponents", "lower bounds from directions that are followed from probe to probe; that a probe "
+         "converged speaks of the first one, the true values of the others may lie well above"),
+        (gains, "gains and gradient flow", "estimates from two random directions, the same at every probe, without an "
+         "error of their own: made to be compared with each other; dynstab analyze gives them with their errors"),
+        (bool(labels), "sharpness", "; ".join(MEANINGS[label] for label in labels)),
+    )  # fmt: skip
+    return [(name, text) for there, name, text in entries if there]
+
+
 def begun(run: Run) -> str:
     """The time of the run's begin as a person writes it."""
     try:
@@ -131,6 +147,11 @@ def _nothing(run: Run) -> str:
 def _disaster(run: Run) -> tuple[int, str] | None:
     """The first error, or the first post-mortem where that came earlier, with the rule that it is due to."""
     errors = [(each.step, f"error, {each.flag.name}") for each in run.incidents if each.flag.severity is Severity.ERROR]
-    causes = {each.step: f", for {each.flag.name}" for each in run.incidents}
-    errors += [(each.step, f"post-mortem{causes.get(each.step, '')}") for each in run.post_mortems]
+    errors += [(each.step, f"post-mortem{_cause(run, each)}") for each in run.post_mortems]
     return min(errors, key=lambda each: each[0], default=None)
+
+
+def _cause(run: Run, post_mortem: PostMortem) -> str:
+    """The finding that the post-mortem names as its reason."""
+    names = [each.flag.name for each in run.incidents if each.step == post_mortem.step]
+    return next((f", for {name}" for name in names if name in post_mortem.reason), "")

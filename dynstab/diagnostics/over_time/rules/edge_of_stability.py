@@ -22,19 +22,21 @@ def find(history: History) -> Finding | None:
     last = sharp_probes(history, count=PROBES)
     if len(last) < PROBES or last[-1].step != history.probes[-1].step:
         return None
-    lowest, now = min(probe.ratio for probe in last), last[-1]
+    lowest, highest = min(probe.ratio for probe in last), max(probe.ratio for probe in last)
+    now = last[-1]
     if lowest < EDGE[0]:
         return None
     beyond = lowest > EDGE[1]
     return Finding(
         measure="probes.sharpness",
-        value=now.ratio,
+        value=lowest,
         threshold=EDGE[1] if beyond else EDGE[0],
         severity=Severity.WARNING if beyond else Severity.INFO,
         where="network",
-        message=_sentence(now, beyond),
+        message=_sentence(now, lowest, highest),
         evidence={
             "since": last[0].step,
+            "ratios": [probe.ratio for probe in last],
             "sharpness": now.sharpness,
             "optimizer_threshold": now.threshold,
             "preconditioned": now.preconditioned,
@@ -43,12 +45,21 @@ def find(history: History) -> Finding | None:
     )
 
 
-def _sentence(now: Sharp, beyond: bool) -> str:
+def _sentence(now: Sharp, lowest: float, highest: float) -> str:
+    """Of the three probes: the lowest is judged, and how far the others lie above it is told."""
     seen = "preconditioned sharpness" if now.preconditioned else "sharpness"
-    numbers = f"the {seen} {number(now.sharpness)} is {number(now.ratio)} times the optimizer's threshold"
-    if beyond:
-        return f"At step {now.step} {numbers}: steps along the sharpest direction overshoot and grow."
-    return f"At step {now.step} {numbers}: training runs at the edge of stability."
+    low, high = number(lowest), number(highest)
+    ratios = low if low == high else f"{low} to {high}"
+    if lowest > EDGE[1]:
+        meaning = "steps along the sharpest direction overshoot and grow"
+    elif highest > EDGE[1]:
+        meaning = "training goes beyond its edge of stability and comes back to it"
+    else:
+        meaning = "training runs at the edge of stability"
+    return (
+        f"In the last {PROBES} probes, up to step {now.step}, the {seen} is {ratios} times the threshold of the "
+        f"optimizer: {meaning}."
+    )
 
 
 def _advice(history: History, now: Sharp) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ RULE = RuleOverTime(
             The largest eigenvalue of the loss's Hessian (for Adam, of the preconditioned one) over the optimizer's
             threshold: 2/eta for gradient descent, (2 + 2b)/eta with momentum b, (2 + 2b)/((1 + 2b) eta) for
             Nesterov's, (2 + 2 b1)/((1 - b1) eta) for Adam. Three probes in a row above 0.9 are noted, above 1.15 they
-            are a warning.
+            are a warning: the lowest of the three counts, and the message gives their range.
             """,
         why_it_matters="""
             Beyond the threshold the quadratic model of the loss says that every step along the sharpest direction
@@ -85,7 +96,9 @@ RULE = RuleOverTime(
             fails.
             """,
         known_problems="""
-            The sharpness is that of the probe batch: a few examples are sharper than the training set. Noise of
+            The sharpness is that of the probe batch: a few examples are sharper than the training set. It is taken as
+            one trains, with the batch's own statistics under BatchNorm and with dropout, the same units at every
+            probe: that scatters from probe to probe. Noise of
             small batches lowers the bearable ratio, to a half and less. With Adam, a weight whose second moment is tiny
             can raise the ratio of a single probe a hundredfold: two are passed over.
             """,
@@ -108,6 +121,7 @@ RULE = RuleOverTime(
     fires_on=(
         RunCase(probe=lambda step: _at(1.0) if step >= 100 else {}),
         RunCase(probe=lambda step: _at(1.5) if step >= 100 else {}),
+        RunCase(probe=lambda step: _at(3.2 if step % 20 else 1.0) if step >= 100 else {}),
     ),
     silent_on=(
         RunCase(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,19 +25,19 @@ HORIZON = 10
 NEAR = 0.35
 """Ratios below here say nothing yet: most warm-ups reach them and fall again."""
 
-RISE = 1.02
-"""By which factor the learning rate must have risen over the last probes."""
+RISE = 1.01
+"""By which factor the learning rate must have risen from each of the last probes to the next: it still rises now."""
 
 
 def find(history: History) -> Finding | None:
     probes = sharp_probes(history, count=PROBES)
     if len(probes) < PROBES or probes[-1].step != history.probes[-1].step:
         return None
-    rise = probes[-LAST].threshold / probes[-1].threshold
+    rises = [before.threshold / after.threshold for before, after in pairwise(probes[-LAST:])]
     ratio, slope = min(probe.ratio for probe in probes[-LAST:]), _slope(probes)
     highest = max(probe.ratio for probe in probes[-LAST:])
     interval = (probes[-1].step - probes[0].step) / (PROBES - 1)
-    if rise < RISE or slope <= 0 or ratio <= NEAR:
+    if min(rises) < RISE or slope <= 0 or ratio <= NEAR:
         return None
     left = max(0.0, -math.log(ratio) / slope)
     if left > HORIZON * interval:
@@ -47,10 +48,10 @@ def find(history: History) -> Finding | None:
         value=ratio,
         threshold=1.0,
         where="network",
-        message=f"The learning rate rises ({number(rise)} times since step {probes[-LAST].step}) and the sharpness "
-        f"does not give way: {number(ratio)} to {number(highest)} times the optimizer's threshold in the last {LAST} "
-        f"probes, up to step {probes[-1].step}; even the lowest passes it {when}.",
-        evidence={"since": probes[-LAST].step, "rise": rise, "slope": slope, "steps_left": left},
+        message=f"The learning rate rises ({number(math.prod(rises))} times since step {probes[-LAST].step}) and the "
+        f"sharpness does not give way: {number(ratio)} to {number(highest)} times the optimizer's threshold in the "
+        f"last {LAST} probes, up to step {probes[-1].step}; even the lowest passes it {when}.",
+        evidence={"since": probes[-LAST].step, "rise": math.prod(rises), "slope": slope, "steps_left": left},
         advice=(
             "Stop raising the learning rate here, or raise it several times more slowly.",
             "Clip the norm of the gradient during the warm-up.",
@@ -71,6 +72,11 @@ def _rising(step: int) -> dict[str, object]:
     return {"sharpness": curvature(10.0), "threshold": 40.0 / 1.01 ** max(0, step - 60)}
 
 
+def _at_its_peak(step: int) -> dict[str, object]:
+    """A warm-up that ends at step 100, near the threshold, with a probe that scatters at step 80."""
+    return {"sharpness": curvature(8.0 if step == 80 else 12.0), "threshold": 40.0 / 1.01 ** min(40, max(0, step - 60))}
+
+
 RULE = RuleOverTime(
     code="DS708",
     name="warmup-too-short",
@@ -78,8 +84,9 @@ RULE = RuleOverTime(
     summary="The learning rate rises faster than the sharpness of the loss falls: it is about to be too high.",
     documentation=document(
         what_it_flags="""
-            Over the last three probes the learning rate has risen. The sharpness over the optimizer's threshold has
-            risen over the last six, is above 0.35 in the last three, and on its line passes 1 within the next ten.
+            Between each two of the last three probes the learning rate has risen by 1 % at least. The sharpness over
+            the optimizer's threshold has risen over the last six, is above 0.35 in the last three, and on its line
+            passes 1 within the next ten.
             """,
         why_it_matters="""
             A warm-up works because the sharpness falls while the rate is small. A rate that rises faster than that
@@ -108,5 +115,6 @@ RULE = RuleOverTime(
         RunCase(),
         RunCase(probe=lambda step: {"sharpness": curvature(10.0), "threshold": 4000.0 / (step + 1)}, steps=80),
         RunCase(probe=lambda step: {"sharpness": curvature(8.0 + 0.15 * step), "threshold": 40.0}, steps=180),
+        RunCase(probe=_at_its_peak),
     ),
 )
