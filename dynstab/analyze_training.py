@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 import dynstab
 from dynstab.core.config import Config
+from dynstab.core.measurements import Lyapunov
 from dynstab.core.report import Check, ModelInfo, Provenance, Report
 from dynstab.diagnostics import judged
 from dynstab.estimators.sharpness import training_stability
@@ -41,7 +42,9 @@ def analyze_training(
     config, started = config or Config(effort="quick", k=4), time.perf_counter()
     dynamics = training_stability(model, loss, optimizer, k=config.k, seed=config.seed)
     trajectory = training_trajectory(model, loss, optimizer, steps)
-    measurements = measure(trajectory, config).model_copy(update={"training": dynamics})
+    measurements = measure(trajectory, config)
+    told = {"training": dynamics, "lyapunov": _of_random_directions(measurements.lyapunov)}
+    measurements = measurements.model_copy(update=told)
     weights = trajectory.states[0].value[0]
     return judged(
         provenance=Provenance(
@@ -71,6 +74,13 @@ def analyze_training(
         system=system_info(trajectory, ("the batch of the loss",)),
         measurements=measurements,
     )
+
+
+def _of_random_directions(lyapunov: Lyapunov) -> Lyapunov:
+    """Exponents that say that a few updates do not turn a random frame to the directions that grow fastest."""
+    note = ", from random directions: the leading ones may grow faster"
+    qr = tuple(each.model_copy(update={"method": f"{each.method}{note}"}) for each in lyapunov.qr)
+    return lyapunov.model_copy(update={"qr": qr})
 
 
 def _same_weights(model: nn.Module, loss: Loss, optimizer: Optimizer, trajectory: Trajectory) -> Check:

@@ -6,7 +6,7 @@ from dynstab.core.estimate import Estimate
 from dynstab.core.frozen import Frozen
 
 EDGE = (0.9, 1.15)
-"""Sharpness over threshold: below, training is stable; between, at the edge, where full-batch training settles."""
+"""Sharpness over threshold: below, no update overshoots; between, at the edge, where full-batch training settles."""
 
 
 class TrainingDynamics(Frozen):
@@ -31,7 +31,7 @@ class TrainingDynamics(Frozen):
 
     @property
     def stands(self) -> str:
-        """stable, at the edge, beyond, or unknown."""
+        """stable (no direction overshoots; negative curvature is not asked for), at the edge, beyond, or unknown."""
         ratio = self.ratio.value
         if ratio is None or ratio != ratio:
             return "unknown"
@@ -39,7 +39,7 @@ class TrainingDynamics(Frozen):
 
     def __str__(self) -> str:
         places = {
-            "stable": "stable",
+            "stable": "below the edge of stability",
             "at the edge": "at the edge of stability",
             "beyond": "beyond the edge: deviations along the sharpest direction grow",
             "unknown": f"not known ({self.sharpness.outcome})",

@@ -76,10 +76,18 @@ def update_rule(optimizer: Optimizer) -> UpdateRule:
         )
     groups = [_moving(group) for group in optimizer.param_groups]
     if any(group.get("maximize") for group in groups):
-        raise ConfigError(f"{type(optimizer).__name__} with maximize=True", remedy="minimise the negative instead")
+        raise ConfigError(
+            f"{type(optimizer).__name__} with maximize=True",
+            expected="an optimiser that minimises",
+            remedy="minimise the negative instead",
+        )
     names = {(name, limit) for name, limit in (_KINDS[kind].limit(group) for group in groups)}
     if len(names) > 1:
-        raise ConfigError(f"groups with different momentum: {', '.join(sorted(name for name, _ in names))}")
+        raise ConfigError(
+            f"groups with different momentum: {', '.join(sorted(name for name, _ in names))}",
+            expected="one momentum (and dampening) for all groups: the threshold is that of one recurrence",
+            remedy="ask for each group alone, with the others frozen by requires_grad_(False)",
+        )
     ((name, limit),) = names
     eta = max(float(group["lr"]) for group in groups)
     rows = [(p, _KINDS[kind].rate(optimizer, group, p), group) for group in groups for p in group["params"]]

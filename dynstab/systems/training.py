@@ -1,37 +1,34 @@
 """Training as a trajectory: the states are the weights, with what the optimiser remembers, the steps its updates.
 
 One update is F(theta, slots) = update(theta, slots, grad L(theta)) with an elementwise `update`, so its Jacobian is
-that of `update`, with the Hessian where the gradient enters: for plain gradient descent dF = I - eta H.
+that of `update`, with the Hessian where the gradient enters: for plain gradient descent dF = I - eta H. What the
+optimiser remembers is told in the unit of the weights, see `training_updates`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
 from dynstab.systems.hessian import HessianOperator, Loss
 from dynstab.systems.optimizers import unwrapped
+from dynstab.systems.training_updates import Tensors, common_flags, constants_of, update_kind
 from dynstab.systems.trajectory import State, Step, Trajectory
-
-Tensors = tuple[Tensor, ...]
-Constants = dict[str, Tensor]
-"""The optimiser's settings for every weight, (n,) each."""
 
 
 def training_trajectory(model: nn.Module, loss: Loss, optimizer: Optimizer, steps: int = 8) -> Trajectory:
     """The next updates of a training run on one batch, and their Jacobians; neither model nor optimiser moves.
 
     States are (theta,) for SGD, (theta, momentum) with momentum, (theta, m, v) for Adam and AdamW, from their
-    present values on, at the present learning rate. Gradient descent is residual: h + f(h) with f = -eta grad L,
-    so that its stability is that of an Euler step.
+    present values on, at the present learning rate; all but theta are in its unit, see `training_updates`. Gradient
+    descent is residual: h + f(h) with f = -eta grad L, so that its stability is that of an Euler step.
 
     Args:
         loss: model -> tensor with one entry, on a batch that it holds.
@@ -48,24 +45,30 @@ def training_trajectory(model: nn.Module, loss: Loss, optimizer: Optimizer, step
     for index in range(steps):
         values.append(map_(index, values[-1]))
     layout = Layout(shapes=tuple(tensor.shape for tensor in map_.start))
+    scales = [map_.scales(index, value) for index, value in enumerate(values)]
+    memory = "; what it remembers is in the unit of the weights" if map_.slots else ""
     return Trajectory(
         kind="training",
         time_unit="update",
         states=tuple(
-            State(index=i, name=f"{map_.remembered} {i}", value=value, layout=layout) for i, value in enumerate(values)
+            State(index=i, name=f"{map_.remembered} {i}", value=_scaled(value, scale), layout=layout)
+            for i, (value, scale) in enumerate(zip(values, scales, strict=True))
         ),
-        steps=tuple(_step(map_, index, value, layout) for index, value in enumerate(values[:-1])),
+        steps=tuple(
+            _step(UpdateJacobian(map_, i, values[i], layout, (scales[i], scales[i + 1]))) for i in range(steps)
+        ),
         rung="Hessian-vector products",
-        notes=(f"{map_.name} at a fixed learning rate, on one batch",),
+        notes=(f"{map_.name} at a fixed learning rate, on one batch{memory}",),
         routes={"double backward": steps},
     )
 
 
-def _step(map_: _UpdateMap, index: int, value: Tensors, layout: Layout) -> Step:
-    descent = len(value) == 1
+def _step(jacobian: UpdateJacobian) -> Step:
+    index, descent = jacobian.index, not jacobian.map.slots
+    before, after = jacobian.scales
 
     def update(tensors: Tensors) -> Tensors:
-        return map_(index, tensors)
+        return _scaled(jacobian.map(index, _unscaled(tensors, before)), after)
 
     return Step(
         index=index,
@@ -73,7 +76,7 @@ def _step(map_: _UpdateMap, index: int, value: Tensors, layout: Layout) -> Step:
         kind="residual" if descent else "plain",
         source=index,
         target=index + 1,
-        jacobian=UpdateJacobian(map_, index, value, layout),
+        jacobian=jacobian,
         function=update,
         residual_coefficient=1.0 if descent else None,
     )
@@ -83,31 +86,32 @@ class _UpdateMap:
     """F: (theta, slots) -> (theta', slots'), as the optimiser would at its (index + 1)-th step from now.
 
     Attributes:
-        start: the present state. name: of the optimiser. remembered: what a state holds.
+        start: the present state. slots: what it holds beside the weights.
+        name: of the optimiser. remembered: what a state holds, in words.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
-        kind = next((kind for kind in _KINDS if isinstance(optimizer, kind)), None)
-        if kind is None:
-            raise ConfigError(f"the updates of {type(optimizer).__name__}", expected="SGD, Adam or AdamW")
+        self._kind = update_kind(optimizer)
         groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in optimizer.param_groups]
-        self._flags = _common_flags(optimizer, groups)
-        self._model, self._loss, self._kind = model, loss, _KINDS[kind]
+        self._flags = common_flags(optimizer, self._kind, groups)
+        self._model, self._loss = model, loss
         self._parameters = tuple(p for group in groups for p in group["params"])
         if not self._parameters:
-            raise InputError("the optimizer moves no parameter that requires a gradient", expected="at least one")
-        self._constants = {name: _spread(groups, name) for name in self._kind.settings if name != "betas"}
-        if "betas" in self._kind.settings:
-            flat = [{**g, "beta1": g["betas"][0], "beta2": g["betas"][1]} for g in groups]
-            self._constants |= {name: _spread(flat, name) for name in ("beta1", "beta2")}
+            raise InputError(
+                "the optimizer moves no parameter that requires a gradient",
+                expected="at least one",
+                remedy="call requires_grad_(True) on the parameters that it trains",
+            )
+        self._constants = constants_of(self._kind, groups)
         self.name = type(optimizer).__name__
-        self._slots = self._kind.slots if kind is Adam or any(float(g["momentum"]) for g in groups) else ()
-        self.remembered = " and ".join(("weights", *self._slots[-1:])) if self._slots else "weights"
+        memoryless = isinstance(optimizer, SGD) and not any(float(g["momentum"]) for g in groups)
+        self.slots = () if memoryless else self._kind.slots
+        self.remembered = " and ".join(("weights", *self.slots[-1:])) if self.slots else "weights"
         states = [optimizer.state.get(p) or {} for p in self._parameters]
         self._taken = max(float(state.get("step", 0)) for state in states)
         self._fresh = all(state.get("momentum_buffer") is None for state in states)
         theta = torch.cat([p.detach().reshape(-1) for p in self._parameters])
-        self.start = (theta.clone(), *(self._held(states, name) for name in self._slots))
+        self.start = (theta.clone(), *(self._held(states, name) for name in self.slots))
 
     def _held(self, states: list[dict[str, Any]], name: str) -> Tensor:
         pairs = zip(states, self._parameters, strict=True)
@@ -129,31 +133,44 @@ class _UpdateMap:
 
         return update
 
+    def scales(self, index: int, state: Tensors) -> Tensors:
+        """What multiplies each slot of the index-th state to be in the unit of the weights."""
+        return self._kind.scales(self._constants, self._taken + index, state[1:])
+
 
 class UpdateJacobian(JacobianOperator):
-    """dF at one state: the update's own derivative, with H where the gradient enters."""
+    """dF at one state: the update's own derivative, with H where the gradient enters.
 
-    def __init__(self, map_: _UpdateMap, index: int, state: Tensors, layout: Layout) -> None:
+    Attributes:
+        map, index: F and which update it is. scales: of the slots before and after it, (n,) each.
+    """
+
+    def __init__(
+        self, map_: _UpdateMap, index: int, state: Tensors, layout: Layout, scales: tuple[Tensors, Tensors]
+    ) -> None:
         super().__init__(layout, layout, state[0].dtype, state[0].device)
-        self._map, self._index, self._state = map_, index, state
+        self.map, self.index, self.scales = map_, index, scales
+        self._state = state
 
     @property
     def routes(self) -> dict[str, int]:
         return {"double backward": 1}
 
     def push_tensors(self, tangents: Tensors) -> Tensors:
-        hessian = self._map.hessian(self._state[0])
-        update, point = self._map.update(self._index), (*self._state, hessian.gradient)
+        tangents = _unscaled(tangents, self.scales[0])
+        hessian = self.map.hessian(self._state[0])
+        update, point = self.map.update(self.index), (*self._state, hessian.gradient)
         moving = (*tangents, _times(hessian, tangents[0]))
         self.products += len(tangents[0])
-        return torch.func.vmap(lambda *t: torch.func.jvp(update, point, t)[1])(*moving)
+        return _scaled(torch.func.vmap(lambda *t: torch.func.jvp(update, point, t)[1])(*moving), self.scales[1])
 
     def pull_tensors(self, cotangents: Tensors) -> Tensors:
-        hessian = self._map.hessian(self._state[0])
-        transpose = torch.func.vjp(self._map.update(self._index), *self._state, hessian.gradient)[1]
+        cotangents = _scaled(cotangents, self.scales[1])
+        hessian = self.map.hessian(self._state[0])
+        transpose = torch.func.vjp(self.map.update(self.index), *self._state, hessian.gradient)[1]
         theta, *rest, gradient = torch.func.vmap(lambda *c: transpose(c))(*cotangents)
         self.products += len(cotangents[0])
-        return (theta + _times(hessian, gradient), *rest)
+        return _unscaled((theta + _times(hessian, gradient), *rest), self.scales[0])
 
 
 def _times(hessian: HessianOperator, rows: Tensor) -> Tensor:
@@ -161,63 +178,10 @@ def _times(hessian: HessianOperator, rows: Tensor) -> Tensor:
     return hessian.matmat(rows.mT.unsqueeze(0))[0].mT
 
 
-def _sgd(state: Tensors, gradient: Tensor, c: Constants, settings: dict[str, Any]) -> Tensors:
-    theta, gradient = state[0], gradient + c["weight_decay"] * state[0]
-    if len(state) == 1:
-        return (theta - c["lr"] * gradient,)
-    # torch starts the momentum with the first gradient in full, whatever the dampening.
-    kept = 1.0 if settings["fresh"] else 1 - c["dampening"]
-    velocity = c["momentum"] * state[1] + kept * gradient
-    direction = gradient + c["momentum"] * velocity if settings["nesterov"] else velocity
-    return theta - c["lr"] * direction, velocity
+def _scaled(tensors: Tensors, scales: Tensors) -> Tensors:
+    """(theta, *slots) with the slots in the unit of the weights."""
+    return tensors[0], *(slot * scale for slot, scale in zip(tensors[1:], scales, strict=True))
 
 
-def _adam(state: Tensors, gradient: Tensor, c: Constants, settings: dict[str, Any]) -> Tensors:
-    theta, first, second = state
-    decoupled, time = settings["decoupled_weight_decay"], settings["time"]
-    if not decoupled:
-        gradient = gradient + c["weight_decay"] * theta
-    first = c["beta1"] * first + (1 - c["beta1"]) * gradient
-    second = c["beta2"] * second + (1 - c["beta2"]) * gradient.square()
-    shrunk = theta * (1 - c["lr"] * c["weight_decay"]) if decoupled else theta
-    # The root has no derivative at 0, where no gradient has ever come.
-    seen = second > 0
-    unbiased = torch.where(seen, second / (1 - c["beta2"] ** time), 1.0)
-    scale = torch.where(seen, unbiased.sqrt(), 0.0) + c["eps"]
-    return shrunk - c["lr"] * (first / (1 - c["beta1"] ** time)) / scale, first, second
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Of one class of optimisers: its update, what it remembers, its settings by weight and those in common."""
-
-    update: Callable[[Tensors, Tensor, Constants, dict[str, Any]], Tensors]
-    slots: tuple[str, ...]
-    settings: tuple[str, ...]
-    flags: tuple[str, ...]
-
-
-_KINDS: dict[type[Optimizer], _Kind] = {
-    SGD: _Kind(_sgd, ("momentum_buffer",), ("lr", "weight_decay", "momentum", "dampening"), ("nesterov",)),
-    Adam: _Kind(
-        _adam, ("exp_avg", "exp_avg_sq"), ("lr", "weight_decay", "betas", "eps"), ("decoupled_weight_decay", "amsgrad")
-    ),
-}
-
-
-def _common_flags(optimizer: Optimizer, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    flags = {}
-    for name in (*next(kind.flags for k, kind in _KINDS.items() if isinstance(optimizer, k)), "maximize"):
-        values = {bool(group.get(name)) for group in groups}
-        if len(values) > 1:
-            raise ConfigError(f"groups that differ in {name}", expected="one kind of update for all weights")
-        flags[name] = values.pop()
-        if flags[name] and name in ("maximize", "amsgrad"):
-            raise ConfigError(f"{type(optimizer).__name__} with {name}=True", expected="the plain optimiser")
-    return flags
-
-
-def _spread(groups: list[dict[str, Any]], name: str) -> Tensor:
-    """A setting of the groups for every weight, (n,)."""
-    rows = [torch.full_like(p, float(group[name])).reshape(-1) for group in groups for p in group["params"]]
-    return torch.cat(rows).detach()
+def _unscaled(tensors: Tensors, scales: Tensors) -> Tensors:
+    return tensors[0], *(slot / scale for slot, scale in zip(tensors[1:], scales, strict=True))

@@ -14,7 +14,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, InputError
 from dynstab.measures import measure
-from dynstab.systems.training import training_trajectory
+from dynstab.systems.training import UpdateJacobian, training_trajectory
+from dynstab.systems.trajectory import Trajectory
 
 OPTIMIZERS = {
     "gradient descent": lambda p: SGD(p, lr=0.3, weight_decay=0.01),
@@ -65,7 +66,8 @@ def test_the_jacobian_is_the_derivative_of_the_update(make: Callable[..., Optimi
     optimizer = make(model.parameters())
     train(model, loss, optimizer, 2)
     trajectory = training_trajectory(model, loss, optimizer, steps=1)
-    step, state = trajectory.steps[0], trajectory.states[0].value
+    step, (before, after) = trajectory.steps[0], units_of(trajectory)
+    state = tuple((torch.cat(trajectory.states[0].value) / before).split(len(trajectory.states[0].value[0])))
     names, shapes = zip(*[(name, p.shape) for name, p in model.named_parameters()], strict=True)
     x, y = _batch(loss)
 
@@ -76,10 +78,19 @@ def test_the_jacobian_is_the_derivative_of_the_update(make: Callable[..., Optimi
 
     hessian = torch.func.hessian(flat_loss)(state[0])
     expected = _by_hand(optimizer, state, torch.func.grad(flat_loss)(state[0]), hessian)
+    expected = after[:, None] * expected / before
     dense = step.jacobian.dense()[0]
     assert torch.allclose(dense, expected, atol=1e-10 * float(expected.abs().max()))
     identity = torch.eye(len(dense), dtype=dense.dtype).unsqueeze(0)
     assert torch.allclose(step.jacobian.rmatmat(identity)[0].mT, dense, atol=1e-10 * float(dense.abs().max()))
+
+
+def units_of(trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+    """What multiplies every entry of the first state and of the second."""
+    jacobian = trajectory.steps[0].jacobian
+    assert isinstance(jacobian, UpdateJacobian)
+    before, after = (torch.cat([torch.ones_like(trajectory.states[0].value[0]), *scale]) for scale in jacobian.scales)
+    return before, after
 
 
 def _batch(loss: Callable[[nn.Module], Tensor]) -> tuple[Tensor, Tensor]:
@@ -154,6 +165,59 @@ def test_multipliers_of_heavy_ball_are_the_roots_of_its_polynomial(curvature: fl
     assert sorted(found.tolist()) == pytest.approx(exact, abs=1e-9)
     assert (exact[1] > 1) == (curvature > 38)
     assert measure(trajectory, Config(k=2)).lyapunov.sum.value == pytest.approx(math.log(b), abs=1e-9)
+
+
+def test_heavy_ball_is_measured_in_units_of_the_weights() -> None:
+    """(theta, eta velocity): [[1 - eta lambda, -b], [eta lambda, b]] for every curvature lambda."""
+    curvature, eta, b = torch.tensor([3000.0, 400.0, 0.01]).double(), 1e-3, 0.9
+    model = Quadratic(curvature)
+    trajectory = training_trajectory(model, bowl, SGD([model.theta], lr=eta, momentum=b), steps=6)
+    blocks = [torch.tensor([[1 - h, -b], [h, b]], dtype=torch.float64) for h in (eta * curvature).tolist()]
+    steps = torch.cat([torch.linalg.svdvals(block) for block in blocks])
+    whole = torch.cat([torch.linalg.svdvals(torch.linalg.matrix_power(block, 6)) for block in blocks])
+    found = measure(trajectory, Config(k=6))
+    assert found.steps[2].largest_singular_value.value == pytest.approx(float(steps.max()), rel=1e-9)
+    exponents = [value.value for value in found.lyapunov.finite_time]
+    assert exponents == pytest.approx((whole.log() / 6).sort(descending=True).values.tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("sharp", [1.0, 1e6])
+def test_adam_is_measured_in_units_of_the_weights(sharp: float) -> None:
+    """Against the map written out again, differentiated whole, in theta, eta m / (c1 P) and eta v / (c2 P^2)."""
+    eta, b1, b2, eps = 1e-3, 0.9, 0.999, 1e-8
+    model = Quadratic(sharp * torch.tensor([3.0, 0.5, 0.01]).double())
+    optimizer = Adam([model.theta], lr=eta, betas=(b1, b2), eps=eps)
+    train(model, bowl, optimizer, 30)
+    state = optimizer.state[model.theta]
+    start = torch.stack([model.theta.detach(), state["exp_avg"], state["exp_avg_sq"]])
+
+    def update(tensors: Tensor, time: int) -> Tensor:
+        theta, first, second = tensors
+        gradient = model.curvature * theta
+        first, second = b1 * first + (1 - b1) * gradient, b2 * second + (1 - b2) * gradient**2
+        return torch.stack([theta - eta * first / (1 - b1**time) / root(second, time), first, second])
+
+    def root(second: Tensor, time: int) -> Tensor:
+        return (second / (1 - b2**time)).sqrt() + eps
+
+    def units(tensors: Tensor, time: int) -> Tensor:
+        size = root(tensors[2], time)
+        return torch.stack(
+            [torch.ones(3).double(), eta / size / (1 - b1**time), eta / size**2 / (1 - b2**time)]
+        ).flatten()
+
+    product, point, largest = torch.eye(9).double(), start, []
+    for time in range(31, 37):
+        plain, behind = torch.func.jacrev(update)(point, time).reshape(9, 9), update(point, time)
+        scaled = units(behind, time)[:, None] * plain / units(point, time - 1)
+        product, point = scaled @ product, behind
+        largest.append(float(torch.linalg.svdvals(scaled)[0]))
+    found = measure(training_trajectory(model, bowl, optimizer, steps=6), Config(k=4))
+    assert [step.largest_singular_value.value for step in found.steps] == pytest.approx(largest, rel=1e-7)
+    exact = torch.linalg.svdvals(product)[:4].log() / 6
+    assert [value.value for value in found.lyapunov.finite_time] == pytest.approx(exact.tolist(), abs=1e-7)
+    # By units alone d theta / d v is of the order eta / v: 5 for the smallest gradients here, 1e12 in real networks.
+    assert max(largest) < 3
 
 
 def test_gradient_descent_is_an_euler_step_of_the_gradient_flow() -> None:

@@ -13,7 +13,7 @@ from dynstab.render.topics import Topic
 ORDER = 30
 
 _STANDS = {
-    "stable": "stable: deviations of the weights die out along every direction",
+    "stable": "below the edge of stability: no direction overshoots; what has negative curvature still grows",
     "at the edge": "at the edge of stability, where training on the full batch settles by itself",
     "beyond": "beyond the edge: deviations along the sharpest direction grow at every step",
     "unknown": "not known",
