@@ -46,6 +46,7 @@ ALONE = "dynstab, one trajectory after another"
 ALONE_COMPILED = "dynstab compiled, one trajectory after another"
 PRODUCT = "torch's product of W and the tangents alone"
 DENSE_STEPS = 20
+START, END = "<!-- exponents -->", "<!-- /exponents -->"  # of the README's table
 REFERENCE = 20  # times as many steps
 
 
@@ -245,6 +246,36 @@ def targets(found: dict[str, list[Timing]]) -> list[str]:
     return lines
 
 
+def short_table(found: dict[str, list[Timing]]) -> str:
+    """For the README: each with its defaults, the fastest in bold."""
+    columns = [
+        ("dynstab", None),
+        ("dynstab compiled", None),
+        ("chaotax", 1),
+        ("lyapax", 1),
+        (DENSE, 1),
+        (DENSE_VMAP, 1),
+    ]
+    heads = [
+        "ms a step",
+        "dynstab",
+        "`compile=True`",
+        "chaotax",
+        "lyapax",
+        "`autograd.functional.jacobian`",
+        "`jacrev`",
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, timings in found.items():
+        medians = {(timing.way, timing.every): timing.median for timing in timings}
+        row = [medians.get(column) for column in columns]
+        fastest = min(each for each in row if each is not None)
+        shown = ["-" if each is None else f"{each:.0f}" if each > 99 else f"{each:.2g}" for each in row]
+        cells = [f"**{text}**" if each == fastest else text for text, each in zip(shown, row, strict=True)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def page(found: dict[str, list[Timing]], setting: dict[str, Any]) -> str:
     """reports/exponents.md."""
     versions = ", ".join(f"{name} {version}" for name, version in setting["versions"].items())
@@ -283,7 +314,7 @@ def page(found: dict[str, list[Timing]], setting: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write reports/exponents.json and .md."""
+    """Measure, print, and write reports/exponents.json, .md and the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, default=HERE.parents[1] / "build" / "peers", help="their environment")
     parser.add_argument("--rounds", type=int, default=5)
@@ -308,6 +339,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.write_text(json.dumps({"setting": setting, "results": results}, indent=1) + "\n")
     text = page(found, setting)
     options.out.with_suffix(".md").write_text(text)
+    readme = options.out.parents[1] / "README.md"
+    if readme.exists() and START in (whole := readme.read_text()):
+        before, after = whole.split(START)[0], whole.split(END)[1]
+        readme.write_text(f"{before}{START}\n{short_table(found)}\n{END}{after}")
     print(text)
 
 

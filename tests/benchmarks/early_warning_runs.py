@@ -62,6 +62,25 @@ class Rectified(nn.Sequential):
         super().__init__(linear, nn.ReLU())
 
 
+class Regularised(nn.Module):
+    """x + dropout(relu(BatchNorm(W x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear, self.norm, self.dropout = nn.Linear(width, width), nn.BatchNorm1d(width), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(F.relu(self.norm(self.linear(x))))
+
+
+class Convolution(nn.Sequential):
+    """3 x 3, BatchNorm, ReLU."""
+
+    def __init__(self, channels: int, filters: int, *, stride: int = 1) -> None:
+        convolution = nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(filters), nn.ReLU())
+
+
 class Attention(nn.Module):
     """A pre-norm transformer block, causal."""
 
@@ -163,6 +182,17 @@ def _plain(layers: int = 12, *, gain: float = 1.0) -> nn.Module:
     return Classifier([Rectified(64, gain=gain) for _ in range(layers)])
 
 
+def _regularised(layers: int = 12) -> nn.Module:
+    return Classifier([Regularised(64) for _ in range(layers)])
+
+
+def _convolutions() -> nn.Module:
+    """Images of 8 x 8, 4 x 4, and the mean over them."""
+    image, mean = nn.Unflatten(1, (1, 8, 8)), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    layers = [Convolution(1, 24), Convolution(24, 32), Convolution(32, 64, stride=2), Convolution(64, 64)]
+    return Classifier([image, *layers, mean])
+
+
 def _sgd(model: nn.Module, momentum: float = 0.9) -> Optimizer:
     return SGD(model.parameters(), lr=1e-3, momentum=momentum)
 
@@ -262,6 +292,30 @@ def healthy_whole_batch(seed: int) -> Training:
     return _run(model, _sgd(model, 0.0), iter(lambda: batch, None), warm_up(0.3, 20), 500)
 
 
+def healthy_convolutions(seed: int) -> Training:
+    """A convolutional network with BatchNorm on digits, SGD with momentum."""
+    model = _convolutions()
+    return _run(model, _sgd(model), digit_batches(seed, 64), cosine(5e-2, warmup=50, total=600), 500)
+
+
+def healthy_convolutions_adam(seed: int) -> Training:
+    """The same, Adam."""
+    model = _convolutions()
+    return _run(model, Adam(model.parameters()), digit_batches(seed, 64), cosine(2e-3, warmup=50, total=600), 500)
+
+
+def healthy_dropout(seed: int) -> Training:
+    """Twelve residual layers with BatchNorm and dropout on digits, SGD with momentum."""
+    model = _regularised()
+    return _run(model, _sgd(model), digit_batches(seed, 64), cosine(2e-2, warmup=50, total=600), 500)
+
+
+def healthy_dropout_adam(seed: int) -> Training:
+    """The same layers, Adam."""
+    model = _regularised()
+    return _run(model, Adam(model.parameters()), digit_batches(seed, 64), cosine(2e-3, warmup=50, total=600), 500)
+
+
 DIVERGING = (ramp_characters, ramp_momentum, ramp_adam, bad_start_plain, bad_start_residual, float16_adam)
 HEALTHY = (
     healthy_characters,
@@ -271,6 +325,10 @@ HEALTHY = (
     healthy_adam,
     healthy_plain,
     healthy_whole_batch,
+    healthy_convolutions,
+    healthy_convolutions_adam,
+    healthy_dropout,
+    healthy_dropout_adam,
 )
 
 
