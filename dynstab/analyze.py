@@ -38,6 +38,8 @@ def analyze(
 ) -> Report:
     """Measure and judge the stability of a network through its depth, of a recurrence or a flow through time.
 
+    The model is analysed in eval mode, whatever its mode: BatchNorm by its running statistics, dropout off.
+
     Args:
         model: a module, or what `dynstab.load` answered. It comes back as it was.
         inputs: a tensor, a tuple of positional or a dict of keyword arguments; made up where None.

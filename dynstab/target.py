@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from dynstab.core.config import Config
@@ -16,6 +15,7 @@ from dynstab.core.report import ModelInfo
 from dynstab.loading import Inputs, LoadedModel, as_inputs, infer_inputs
 from dynstab.loading.admissible import named_inputs, refuse_devices, refuse_module
 from dynstab.systems.depth import batch_size
+from dynstab.systems.modes import fresh_norms, mode_notes
 from dynstab.systems.readings import reading_of
 from dynstab.systems.trajectory import System, Trajectory
 
@@ -101,10 +101,7 @@ class Target:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know before the numbers: from loading, and from the state of the model."""
-        counters = [m.num_batches_tracked for m in self.loaded.module.modules() if isinstance(m, _BatchNorm)]
-        fresh = sum(counter is not None and int(counter) == 0 for counter in counters)
-        warm_up = f"{fresh} BatchNorm layers have never seen a batch: in eval mode they do not normalise yet"
-        return (*self.loaded.notes, warm_up) if fresh else self.loaded.notes
+        return (*self.loaded.notes, *mode_notes(self.loaded.module))
 
     def info(self) -> ModelInfo:
         module = self.loaded.module
@@ -115,6 +112,7 @@ class Target:
             parameters=sum(parameter.numel() for parameter in module.parameters()),
             trusted=self.loaded.trusted,
             dtype=dtype_name(self.training_dtype),
+            fresh_norms=fresh_norms(module),
         )
 
 

@@ -20,7 +20,11 @@ _MULTIPLE = 4  # the number of rows is made a multiple of that: MKL takes a quar
 
 
 # Where the rows and the matrix stand among the arguments.
-_ROWS_AND_MATRIX: dict[object, tuple[int, int]] = {aten.mv.default: (1, 0), aten.mm.default: (0, 1), aten.addmm.default: (1, 2)}
+_ROWS_AND_MATRIX: dict[object, tuple[int, int]] = {
+    aten.mv.default: (1, 0),
+    aten.mm.default: (0, 1),
+    aten.addmm.default: (1, 2),
+}
 
 
 @dataclass(frozen=True)

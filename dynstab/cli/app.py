@@ -14,16 +14,11 @@ import click
 
 from dynstab import __version__
 from dynstab.cli.defaults import default_map
-from dynstab.cli.exits import FAILED, INTERRUPTED, PIPE_CLOSED
+from dynstab.cli.exits import INTERRUPTED, PIPE_CLOSED, Failure
 from dynstab.cli.group import LazyGroup
 from dynstab.cli.options import debug_option, debugging
+from dynstab.cli.streams import prepare
 from dynstab.core.errors import DynstabError
-
-
-class Failure(click.ClickException):
-    """It could not be done, and the message says why."""
-
-    exit_code = FAILED
 
 
 class Application(LazyGroup):
@@ -62,8 +57,6 @@ def _told(ctx: click.Context) -> Iterator[None]:
         click.echo("Interrupted.", err=True)
         ctx.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ctx.exit(PIPE_CLOSED)
     except DynstabError as error:
         _show_traceback(ctx)
@@ -100,7 +93,5 @@ def main() -> None:
     """Run the command line and exit."""
     # Threads that wait sleep: on a machine shared with others, spinning ones made small products ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a glyph shows its code; it never ends the run.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    prepare()
     app(prog_name="dynstab")

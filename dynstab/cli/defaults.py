@@ -62,12 +62,14 @@ def _listed(value: Any) -> list[Any]:
 
 def _check(values: dict[str, Any], known: set[str], path: Path) -> None:
     for key in values:
+        written = key.replace("_", "-")
         if key in COMMAND_LINE_ONLY:
             raise ConfigError(
-                f"[tool.dynstab] in {path} sets '{key}', which decides what code runs or which file is written",
+                f"[tool.dynstab] in {path} sets '{written}', which decides what code runs or which file is written",
                 remedy="give it on the command line",
             )
         if key not in known:
             raise ConfigError(
-                f"[tool.dynstab] in {path} sets '{key}', which is no option", expected=", ".join(sorted(known))
+                f"[tool.dynstab] in {path} sets '{written}', which is no option",
+                expected=", ".join(sorted(name.replace("_", "-") for name in known)),
             )

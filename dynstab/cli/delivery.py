@@ -59,15 +59,18 @@ class Delivery:
         )
 
     def deliver(self, report: Report) -> int:
-        """Write the report everywhere it was asked for; the exit code."""
-        if self.json == "-":
-            click.echo(report.to_json())
-        else:
-            self._show(report)
+        """Write the report everywhere it was asked for; the exit code.
+
+        Files come first: stdout may be closed or full, and they were asked for all the same.
+        """
         if self.json not in (None, "-"):
             report.save(self.json)
         if self.html is not None:
             report.to_html(self.html, assets=self.assets)
+        if self.json == "-":
+            click.echo(report.to_json())
+        else:
+            self._show(report)
         return self.code(report.flags)
 
     def code(self, flags: Iterable[Flag]) -> int:

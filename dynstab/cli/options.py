@@ -17,6 +17,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Found without importing the renderers: help must not wait for them.
 FORMATS = sorted(module.name for module in pkgutil.iter_modules([str(Path(dynstab.__path__[0], "render", "formats"))]))
+EFFORTS = click.Choice(["quick", "standard", "thorough"])
 _DEBUG = "dynstab.debug"
 
 
@@ -76,16 +77,19 @@ model_options = _all(
 target_options = _all(click.argument("target"), model_options)
 
 config_options = _all(
-    click.option("-k", type=click.IntRange(min=1), show_default="8", help="Exponents and singular values."),
+    click.option("-k", type=click.IntRange(min=1), default=8, show_default=True, help="Exponents and singular values."),
     click.option(
         "--effort",
-        type=click.Choice(["quick", "standard", "thorough"]),
-        show_default="standard",
+        type=EFFORTS,
+        default="standard",
+        show_default=True,
         help="How hard to try.",
     ),
     click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Independent inputs."),
-    click.option("--seed", type=int, show_default="0", help="Of every random draw."),
-    click.option("--device", metavar="auto|cpu|cuda|cuda:N", show_default="auto", help="Where to compute."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of every random draw."),
+    click.option(
+        "--device", metavar="auto|cpu|cuda|cuda:N", default="auto", show_default=True, help="Where to compute."
+    ),
     click.option(
         "--dtype",
         type=click.Choice(["float32", "float64", "bfloat16"]),
@@ -94,19 +98,22 @@ config_options = _all(
     click.option(
         "--system",
         type=click.Choice(["auto", "depth", "time", "flow"]),
-        show_default="auto",
+        default="auto",
+        show_default=True,
         help="What a step is: a block, a time step, a step of the solver.",
     ),
     click.option(
         "--granularity",
         type=click.Choice(["fine", "step", "block"]),
-        show_default="step",
+        default="step",
+        show_default=True,
         help="Every cut, every residual update, or one step per block.",
     ),
     click.option(
         "--linearisation",
         type=click.Choice(["forward", "backward"]),
-        show_default="forward",
+        default="forward",
+        show_default=True,
         help="Of custom autograd Functions: the derivative of their forward, or what their own backward says.",
     ),
     click.option("--states", metavar="GLOB", multiple=True, help="Module paths that name the states. Repeatable."),

@@ -16,6 +16,7 @@ from dynstab.cli.delivery import Delivery
 from dynstab.core.errors import ConfigError
 from dynstab.core.report import write_whole
 from dynstab.core.run import Run, Signal
+from dynstab.monitor.export import json_lines
 from dynstab.monitor.follow import MOST, Follower
 from dynstab.monitor.store import is_run, read_run
 from dynstab.render.run.console import RunPage
@@ -25,36 +26,51 @@ if TYPE_CHECKING:
     from dynstab.core.run_comparison import RunComparison
     from dynstab.diagnostics.over_time import RuleOverTime
 
+FORMATS_OF_RUNS = ("console", "html", "json")
 SILENCE = 10.0
 """Seconds without a record after which a live page says so."""
 
 
 def render_run(path: str, delivery: Delivery, *, jsonl: str | None) -> int:
-    """Write a run everywhere it was asked for; the exit code.
+    """Write a run everywhere it was asked for, files first; the exit code.
 
     Raises:
         ConfigError: a format that only reports have.
     """
-    from dynstab.render.run.page import page, write_run_html
+    from dynstab.render.run.page import write_run_html
 
-    run = read_run(path, most=MOST)
-    if jsonl is not None:
-        _export(path, jsonl)
-    if delivery.json is not None:
-        _write(read_run(path).model_dump_json(indent=1), delivery.json)
-    if "-" in (delivery.json, jsonl):
-        pass
-    elif delivery.format == "console":
-        output().print(RunPage(run))
-    elif delivery.format == "json":
-        click.echo(read_run(path).model_dump_json(indent=1))
-    elif delivery.format == "html":
-        click.echo(page(run, rules=_rules(), assets=delivery.assets).rstrip("\n"))
-    else:
+    if delivery.format not in FORMATS_OF_RUNS:
         raise ConfigError(f"a training run has no format {delivery.format}", expected="console, html or json")
+    run = read_run(path, most=MOST)
+    if jsonl not in (None, "-"):
+        write_whole(jsonl, "".join(line + "\n" for line in json_lines(path)))
+    if delivery.json not in (None, "-"):
+        write_whole(delivery.json, _json(path))
     if delivery.html is not None:
         write_run_html(run, delivery.html, store=path, rules=_rules(), assets=delivery.assets)
+    _print_run(run, path, delivery, jsonl)
     return delivery.code(incident.flag for incident in run.incidents)
+
+
+def _print_run(run: Run, path: str, delivery: Delivery, jsonl: str | None) -> None:
+    """What goes to stdout: the records or the whole run where `-` asked for them, else the run in its format."""
+    from dynstab.render.run.page import page
+
+    if jsonl == "-":
+        for each in json_lines(path):
+            click.echo(each)
+    if delivery.json == "-" or (jsonl != "-" and delivery.format == "json"):
+        click.echo(_json(path))
+    elif jsonl == "-":
+        return
+    elif delivery.format == "console":
+        output().print(RunPage(run))
+    else:
+        click.echo(page(run, rules=_rules(), assets=delivery.assets).rstrip("\n"))
+
+
+def _json(path: str) -> str:
+    return read_run(path).model_dump_json(indent=1)
 
 
 def compare_runs_of(paths: Sequence[str]) -> RunComparison | None:
@@ -119,23 +135,6 @@ def _log(follower: Follower, interval: float) -> None:
         for record in new:
             if not isinstance(record, Signal) or record is signals[-1]:
                 click.echo(record_line(record))
-
-
-def _export(path: str, target: str) -> None:
-    from dynstab.monitor.export import json_lines
-
-    if target == "-":
-        for line in json_lines(path):
-            click.echo(line)
-    else:
-        write_whole(target, "".join(line + "\n" for line in json_lines(path)))
-
-
-def _write(text: str, target: str) -> None:
-    if target == "-":
-        click.echo(text)
-    else:
-        write_whole(target, text)
 
 
 def _rules() -> Sequence[RuleOverTime]:

@@ -8,8 +8,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dynstab.analyze import analyze, inspect
 from dynstab.cli.consoles import messages, output
 from dynstab.core.config import Config
@@ -60,12 +58,7 @@ def inspect_target(options: dict[str, Any]) -> None:
 def _config(options: dict[str, Any]) -> Config:
     """The options that were given; for all others the defaults of `Config` hold."""
     given = {name: options[name] for name in Config.model_fields if options.get(name) not in (None, ())}
-    try:
-        return Config(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"--{name} {first['input']!r} ({first['msg']})") from error
+    return Config(**given)
 
 
 def _loaded(options: dict[str, Any], config: Config) -> tuple[LoadedModel, Inputs | None]:

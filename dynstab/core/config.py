@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
+from dynstab.core.errors import ConfigError
 from dynstab.core.frozen import Frozen
+
+
+def _listed(value: Any) -> Any:
+    """A lone string is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _words(value: Any) -> Any:
+    """A lone string is a list with commas, as on the command line."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class Config(Frozen):
@@ -20,7 +36,10 @@ class Config(Frozen):
         system: how the model is read. granularity: fine (every cut), step (every residual update), block.
         linearisation: of custom autograd Functions: the derivative of their forward, or what their backward says.
         states: globs of module paths that name the states, empty for automatic.
-        select, ignore: rule codes or names; empty select means all.
+        select, ignore: rule codes or names, in one string with commas if you like; empty select means all.
+
+    Raises:
+        ConfigError: no such option, or a value that it cannot take.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +53,30 @@ class Config(Frozen):
     system: Literal["auto", "depth", "time", "flow"] = "auto"
     granularity: Literal["fine", "step", "block"] = "step"
     linearisation: Literal["forward", "backward"] = "forward"
-    states: tuple[str, ...] = ()
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
+    states: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    select: Words = ()
+    ignore: Words = ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell(cls, data: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _error(error.errors()[0], tuple(cls.model_fields)) from None
+
+
+def _error(found: ErrorDetails, known: tuple[str, ...]) -> ConfigError:
+    """The first thing that is wrong, in a sentence."""
+    name = str(found["loc"][0]) if found["loc"] else "config"
+    if found["type"] == "extra_forbidden":
+        close = get_close_matches(name, known, n=1)
+        remedy = f"the nearest is {close[0]}" if close else ""
+        return ConfigError(f"there is no option {name}", expected=", ".join(known), remedy=remedy)
+    limits = found.get("ctx", {})
+    if "ge" in limits:
+        expected = f"{limits['ge']} or more"
+    else:
+        # pydantic says "Input should be a valid integer, unable to parse ..."
+        expected = str(limits.get("expected") or found["msg"].removeprefix("Input should be ").partition(",")[0])
+    return ConfigError(f"the option {name} is {found['input']!r}", expected=expected)

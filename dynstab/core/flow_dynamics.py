@@ -55,7 +55,7 @@ class FlowDynamics(Frozen):
         steps: those accepted.
         exponents: finite-time exponents per unit time, descending. log_norm_bound: the integral of mu_2 along the
             solution, which bounds ln ||flow map||.
-        stiffness_ratio: the largest ratio of fastest to slowest decay. stiffness: fastest decay times the interval.
+        stiffness_ratio: the largest ratio of fastest to slowest decay. stiffness: the integral of the fastest decay.
         solution_error: against a solution with much smaller errors, relative to its norm.
         adjoint_gap: |adjoint's gradient - gradient through the solver| / |the latter|, of a random linear form of the
             last state, in the parameters and the first state together.

@@ -144,7 +144,7 @@ class NetworkMeasurement(Frozen):
         log_signal_gain: ln rms(h_L) / rms(h_0).
         growth: the law that fits the profile of the gradient.
         refinement_order: p with error ~ h^p under refinement of the depth step, residual stacks only.
-        depth_smoothness: L * mean ||theta_{l+1} - theta_l|| / ||theta||, repeated blocks only.
+        depth_smoothness: L * mean ||theta_{l+1} - theta_l|| / ||theta||, theta the matrices of repeated blocks.
         causal: token blocks of the Jacobians are lower triangular. batch_coupled: inputs influence each other.
         underflow_depth: steps until gradients leave the training dtype's normal range at the measured rate.
     """

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, ValidationError
 
 from dynstab.core.config import Config
-from dynstab.core.errors import ReportError
+from dynstab.core.errors import ConfigError, ReportError
 from dynstab.core.flag import Flag, Verdict
 from dynstab.core.frozen import Frozen
 from dynstab.core.measurements import Measurements
@@ -36,12 +36,22 @@ class Provenance(Frozen):
 
 
 class ModelInfo(Frozen):
+    """What was analysed.
+
+    Attributes:
+        source: the file, directory or reference; the class for a module in memory. format: how it was read.
+        class_name: of the module, "class" in JSON. parameters: how many numbers it learns.
+        trusted: whether code that the file names was run. dtype: of most of the parameters.
+        fresh_norms: BatchNorm layers that have never seen a batch: in eval mode they do not normalise yet.
+    """
+
     source: str
     format: str
     class_name: str = Field(validation_alias=AliasChoices("class", "class_name"), serialization_alias="class")
     parameters: int
     trusted: bool
     dtype: str = "float32"
+    fresh_norms: int = 0
 
     model_config = {**Frozen.model_config, "populate_by_name": True, "serialize_by_alias": True}
 
@@ -66,6 +76,14 @@ class StateInfo(Frozen):
 
 
 class StepInfo(Frozen):
+    """One step, from state `source` to state `target`.
+
+    Attributes:
+        kind: residual (h + f(h)), plain (of the same size), or transition (to another size or shape).
+        residual_coefficient: a in h_{l+1} = a h_l + f(h_l), None where the step has no identity path.
+        block: module path of the block that it belongs to. parameters: that it reads.
+    """
+
     index: int
     name: str
     kind: Literal["residual", "plain", "transition"]
@@ -95,6 +113,14 @@ class Choices(Frozen):
 
 
 class SystemInfo(Frozen):
+    """The dynamical system that the model was read as.
+
+    Attributes:
+        kind: depth, time, flow or training. time_unit: what one step is. inputs: the example inputs, in words.
+        states, steps: in order; step l leads from state l to state l + 1. rung: by what the graph was captured.
+        notes: what a reader should know before the numbers.
+    """
+
     kind: str
     time_unit: str
     inputs: tuple[str, ...]
@@ -147,12 +173,14 @@ class Report(Frozen):
             raise ReportError(f"{path} cannot be read as a report ({error})", expected="a report.json") from error
         try:
             report = cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            at = ".".join(map(str, first["loc"])) or "the file"
-            raise ReportError(
-                f"{path} is not a dynstab report ({at}: {first['msg']})", expected="JSON that dynstab wrote"
-            ) from error
+        except (ValidationError, ConfigError) as error:
+            if isinstance(error, ConfigError):
+                cause = f"provenance.config: {error.got}"
+            else:
+                first = error.errors()[0]
+                cause = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+            got = f"{path} is not a dynstab report ({cause})"
+            raise ReportError(got, expected="JSON that dynstab wrote") from error
         if report.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise ReportError(
                 f"{path} has schema version {report.schema_version}",

@@ -36,7 +36,8 @@ class Property(Frozen):
 
     Attributes:
         name: symplectic: ||J^T W J - W||_F / ||W||_F, W = [[0, I], [-I, 0]] on the two halves of the state.
-            Hamiltonian field: the share of A = J - I for which W A is not symmetric.
+            Hamiltonian field: the share of A for which W A is not symmetric, A the Jacobian of a flow's own field,
+                else J - I.
             antisymmetric field: the share of the symmetric part in A, or in D A with a positive diagonal D,
                 but for a multiple of the identity (a damping).
             reversible: the relative miss of the Jacobian of an additive coupling, invertible with det = 1.

@@ -45,7 +45,9 @@ class TimeDynamics(Frozen):
     Attributes:
         steps: measured, after `discarded` ones in which state and tangents settle.
         driven: something else drives it at every step; False for a map of the state alone.
-        outcome: what became of the states ("collapsed to a fixed point", "settled on a cycle of period 2").
+        outcome: what became of the states ("collapsed to a fixed point", "grows without bound").
+        size_growth: the rate at which the states' norms grow, from one half of the steps to the other: neighbours
+            that part no faster are no chaos.
         running_steps, running: the leading exponents as they settle: after so many steps, nat per step each.
         half_life: steps in which the gradient halves on its way back, from its mean rate along the sequence.
         reach: steps back after which it stays below a twentieth; a lower bound where the sequence is too short.
@@ -62,6 +64,7 @@ class TimeDynamics(Frozen):
     discarded: int = 0
     driven: bool = True
     outcome: str = ""
+    size_growth: Estimate = _NONE
     running_steps: tuple[int, ...] = ()
     running: tuple[tuple[float, ...], ...] = ()
     half_life: Estimate = _NONE

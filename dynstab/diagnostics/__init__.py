@@ -12,7 +12,6 @@ from dynstab.diagnostics.registry import (
     diagnose,
     documented_rules,
     find_documented,
-    find_rule,
     matching_rules,
     selected_rules,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "diagnose",
     "documented_rules",
     "find_documented",
-    "find_rule",
     "judged",
     "matching_rules",
     "selected_rules",

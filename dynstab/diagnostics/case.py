@@ -23,6 +23,7 @@ from dynstab.core.network_flow import NetworkFlow
 from dynstab.core.report import Check, Choices, ModelInfo, StateInfo, StepInfo, SystemInfo
 from dynstab.core.structure import Structure
 from dynstab.core.time_dynamics import TimeDynamics
+from dynstab.core.training_dynamics import TrainingDynamics
 from dynstab.diagnostics.facts import Facts
 
 Numbers = Mapping[str, Any]
@@ -117,6 +118,7 @@ class Case:
         solver_steps: the same of every step of its solver.
         choices: what the capture had to settle.
         dynamics: of a system over time, the numbers of its chapter.
+        training: of a training run, the numbers of its chapter.
         structure, network_flow: the numbers of those chapters, absent where empty.
     """
 
@@ -141,6 +143,7 @@ class Case:
     solver_steps: Numbers = field(default_factory=dict)
     choices: Choices = Choices()
     dynamics: Numbers = field(default_factory=dict)
+    training: Numbers = field(default_factory=dict)
     structure: Numbers = field(default_factory=dict)
     network_flow: Numbers = field(default_factory=dict)
 
@@ -193,6 +196,7 @@ class Case:
             gradient_flow=tuple(self._flow(index) for index in range(self.depth + 1)),
             network=build(NetworkMeasurement, {**HEALTHY_NETWORK, **self._whole(), **self.network}),
             time=build(TimeDynamics, self.dynamics) if self.dynamics else None,
+            training=build(TrainingDynamics, self.training) if self.training else None,
             flow=self._solver() if self.flow or self.solver_steps else None,
             structure=build(Structure, self.structure) if self.structure else None,
             network_flow=build(NetworkFlow, self.network_flow) if self.network_flow else None,
@@ -200,7 +204,7 @@ class Case:
         )
 
     def _solver(self) -> FlowDynamics:
-        size = 1.0 / self.depth
+        size = 1.0 / max(self.depth, 1)
         steps = tuple(
             build(SolverStep, {**HEALTHY_SOLVER_STEP, **self.solver_steps, "index": i, "time": i * size, "size": size})
             for i in range(self.depth)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from dynstab.core.estimate import Estimate, Label
+from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.core.measurements import Measurements, StateMeasurement, StepMeasurement
 from dynstab.core.report import Check, ModelInfo, Report, StepInfo, SystemInfo
 from dynstab.core.time_dynamics import FixedPoint
@@ -209,6 +209,12 @@ def last_broken_derivative(facts: Facts) -> int | None:
     """The step nearest to the output with a gain that is not finite: gradients meet it first."""
     gains = {step.index: step.rms_gain.value for step in facts.measurements.steps}
     return max((index for index, gain in gains.items() if gain is not None and not math.isfinite(gain)), default=None)
+
+
+def blows_up(facts: Facts) -> bool:
+    """A differential equation left the numbers: its last state is finite, the derivative that led there is not."""
+    flow = facts.measurements.flow
+    return flow is not None and flow.outcome != CONVERGED and last_broken_derivative(facts) == facts.depth - 1
 
 
 def broken(state: StateMeasurement) -> bool:

@@ -29,7 +29,7 @@ def gradient_finding(
         where=None if stretch else "network",
         steps=stretch.steps if stretch else tuple(step.index for step in facts.system.steps),
         message=f"Gradients {change(reading.value)} {facts.way_back}{reading.without_ends}"
-        f"{reading.at_rate(facts.depth)}.",
+        f"{reading.at_rate(facts.depth)}{reading.refilled}.",
         evidence=_evidence(facts, reading),
         advice=advice(facts, reading),
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dynstab.core.estimate import CONVERGED
 from dynstab.core.time_dynamics import FixedPoint
-from dynstab.diagnostics.facts import Facts, finite, first_broken_state, last_broken_derivative
+from dynstab.core.training_dynamics import TrainingDynamics
+from dynstab.diagnostics.facts import Facts, blows_up, finite, first_broken_state, last_broken_derivative
 from dynstab.diagnostics.readings import Reading, gradient_reading, signal_reading
 from dynstab.diagnostics.thresholds import HEALTHY
+from dynstab.diagnostics.training_reading import training_calm, training_trouble
 from dynstab.diagnostics.words import change, magnitude, number
 
 Kind = Literal["stable", "exploding", "vanishing", "mixed", "inconclusive"]
@@ -33,15 +35,17 @@ def judge(facts: Facts) -> Judgement:
         return obstacle
     if facts.rest is not None and facts.attracted:
         return _at_rest(facts.rest)
+    if facts.measurements.training is not None:
+        return _of_training(facts, facts.measurements.training)
     gradient, signal = gradient_reading(facts), signal_reading(facts)
     readings = tuple(reading for reading in (gradient, signal) if reading is not None)
     troubled = tuple(reading for reading in readings if reading.trouble)
     if troubled:
-        return _trouble(facts, troubled)
-    flow = facts.measurements.flow
-    if flow is not None and flow.outcome != CONVERGED:
-        reason = f"The differential equation was not solved to its end ({flow.outcome}): the rest is unknown."
-        return Judgement(kind="inconclusive", reason=reason)
+        found = _trouble(facts, troubled)
+        return found if gradient is None else replace(found, reason=found.reason + _besides(facts, gradient))
+    unfinished = _unfinished(facts)
+    if unfinished is not None:
+        return unfinished
     if gradient is None:
         reason = facts.measurements.network.log_gradient_gain.outcome.rstrip(".")
         return Judgement(kind="inconclusive", reason=f"No gradient gain was measured: {reason}.", readings=readings)
@@ -53,8 +57,9 @@ def judge(facts: Facts) -> Judgement:
 
 def _obstacle(facts: Facts) -> Judgement | None:
     """Why no verdict can rest on the gains: nothing there, not the model, or not numbers."""
-    if not facts.system.steps:
-        return Judgement(kind="inconclusive", reason="There is nothing to analyse: the system has no step.")
+    if not facts.system.steps and first_broken_state(facts) is None:
+        nothing = Judgement(kind="inconclusive", reason="There is nothing to analyse: the system has no step.")
+        return _unfinished(facts) or nothing
     if facts.failed_checks and not facts.linearised_otherwise:
         names = ", ".join(check.check for check in facts.failed_checks)
         reason = f"The capture failed its verification ({names}): the numbers may describe another function."
@@ -64,9 +69,20 @@ def _obstacle(facts: Facts) -> Judgement | None:
     gain = facts.measurements.network.log_gradient_gain.value
     step = last_broken_derivative(facts)
     if step is not None or (gain is not None and math.isnan(gain)):
+        if blows_up(facts):
+            return _unfinished(facts)
         place = "the gradient" if step is None else f"the derivative of {facts.place(step)}"
         return Judgement(kind="inconclusive", reason=f"All states are finite, but {place} is not.")
     return None
+
+
+def _unfinished(facts: Facts) -> Judgement | None:
+    """A differential equation of which only a beginning was solved."""
+    flow = facts.measurements.flow
+    if flow is None or flow.outcome == CONVERGED:
+        return None
+    reason = f"The differential equation was not solved to its end ({flow.outcome}): the rest is unknown."
+    return Judgement(kind="inconclusive", reason=reason)
 
 
 def _at_rest(point: FixedPoint) -> Judgement:
@@ -76,6 +92,19 @@ def _at_rest(point: FixedPoint) -> Judgement:
     return Judgement(kind="stable", reason=reason)
 
 
+def _of_training(facts: Facts, training: TrainingDynamics) -> Judgement:
+    """A run is judged by its weights and its edge of stability: that deviations die out is what training does."""
+    trouble = training_trouble(facts, training)
+    if trouble is not None and trouble.passing:
+        return Judgement(kind="inconclusive", reason=f"{trouble.sentence}; {trouble.passing}.")
+    if trouble is not None:
+        return Judgement(kind="exploding", reason=f"{trouble.sentence}.")
+    if training.stands == "unknown":
+        reason = f"How sharp the loss is beside the optimiser's threshold is not known: {training.sharpness.outcome}."
+        return Judgement(kind="inconclusive", reason=reason)
+    return Judgement(kind="stable", reason=training_calm(facts, training))
+
+
 def _broken(facts: Facts) -> Judgement:
     """NaN or infinity: an explosion where the states before it grew towards it, else of unknown cause."""
     state, signal = first_broken_state(facts), signal_reading(facts)
@@ -83,7 +112,8 @@ def _broken(facts: Facts) -> Judgement:
     if signal is not None and signal.trouble > 0:
         reason = f"Signals explode: they {change(signal.value)}, and then {place} is not finite any more."
         return Judgement(kind="exploding", reason=reason, readings=(signal,))
-    reason = f"NaN or infinity appears first in {place}, and what lies before it does not explode: no gain can be read."
+    before = ", and what lies before it does not explode" if state and state.index else ", the first state"
+    reason = f"NaN or infinity appears first in {place}{before}: no gain can be read."
     return Judgement(kind="inconclusive", reason=reason)
 
 
@@ -101,12 +131,19 @@ def _trouble(facts: Facts, troubled: tuple[Reading, ...]) -> Judgement:
     return Judgement(kind=_KINDS[troubled[0].trouble], reason=f"{clauses}.", readings=troubled)
 
 
+def _besides(facts: Facts, gradient: Reading) -> str:
+    """A gradient that is healthy only without a stem or a head: which one that is should be told."""
+    if gradient.trouble or not gradient.ends:
+        return ""
+    return f" Gradients change by a factor {magnitude(gradient.value)} over {facts.depth} steps{gradient.without_ends}."
+
+
 def _clause(facts: Facts, reading: Reading) -> str:
     verb = "explode" if reading.trouble > 0 else "vanish"
     if reading.measure == "network.log_gradient_gain":
         way = f"Gradients {verb}: they {change(reading.value)} {facts.way_back}"
         way += reading.without_ends
-        return way + reading.at_rate(facts.depth)
+        return way + reading.at_rate(facts.depth) + reading.refilled
     end = "the last state" if reading.state is None else facts.state_name(reading.state)
     steps = facts.depth if reading.state is None else sum(index < reading.state for index in reading.profile)
     return f"Signals {verb}: they {change(reading.value)} from the first state to {end}{reading.at_rate(steps)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from dynstab.diagnostics.facts import Facts, broken, log
 from dynstab.diagnostics.thresholds import HEALTHY
@@ -25,12 +26,49 @@ class Stretch:
 
 
 def gradient_profile(facts: Facts) -> dict[int, float]:
-    """ln of the relative gradient gain that each step adds; from the flow, else from the steps alone."""
-    logs = {flow.state: log(flow.relative_gain) for flow in facts.measurements.gradient_flow}
+    """ln of the gradient gain that each step adds: relative, but raw up to a step that fills up the states.
+
+    From the flow, else from the steps alone. The relative scale compares a state with what came before it. Where
+    layers let the states shrink away and a bias then takes their place, it finds no fault with the layers and books
+    all of the loss on the bias: there the raw gains tell where the gradient is lost.
+    """
+    relative, filled = _gains(facts, "relative_gain"), filled_up(facts)
+    if filled is None:
+        return relative
+    raw = _gains(facts, "gain")
+    return {
+        index: raw.get(index, value) if index <= filled and not is_stem(facts, index) else value
+        for index, value in relative.items()
+    }
+
+
+def filled_up(facts: Facts) -> int | None:
+    """The last step at which something constant, such as a bias, takes the place of states that had shrunk away.
+
+    The states lie more than HEALTHY nat below the largest before them, the step makes them grow by more than that,
+    and its Jacobian explains none of it: under a rescaling or a normalisation the raw gain would grow as they do.
+    """
+    sizes = {state.index: log(state.rms) for state in facts.measurements.states if not broken(state)}
+    growth = _differences({index: size for index, size in sizes.items() if size is not None}, backward=False)
+    found, largest = None, -math.inf
+    for index, gain in sorted(_gains(facts, "relative_gain").items()):
+        size = sizes.get(index)
+        if size is None or index not in growth:
+            continue
+        largest = max(largest, size)
+        if size < largest - HEALTHY and growth[index] > HEALTHY and gain < -HEALTHY:
+            found = index
+    return found
+
+
+def _gains(facts: Facts, scale: Literal["relative_gain", "gain"]) -> dict[int, float]:
+    """ln of the gradient gain that each step adds on this scale."""
+    logs = {flow.state: log(getattr(flow, scale)) for flow in facts.measurements.gradient_flow}
     profile = _differences({index: value for index, value in logs.items() if value is not None}, backward=True)
     if profile:
         return profile
-    squared = {step.index: log(step.relative_gain) for step in facts.measurements.steps}
+    of_step = "rms_gain" if scale == "gain" else scale
+    squared = {step.index: log(getattr(step, of_step)) for step in facts.measurements.steps}
     return {index: value / 2 for index, value in squared.items() if value is not None}
 
 
@@ -56,6 +94,11 @@ def signal_profile(facts: Facts) -> dict[int, float]:
 def is_end(facts: Facts, index: int) -> bool:
     """A stem or a head: a first or last step that changes the size of the state."""
     return index in (0, facts.depth - 1) and facts.kind(index) == "transition"
+
+
+def is_stem(facts: Facts, index: int) -> bool:
+    """A first step that changes the size of the state."""
+    return index == 0 and is_end(facts, index)
 
 
 def _differences(logs: Mapping[int, float], *, backward: bool) -> dict[int, float]:

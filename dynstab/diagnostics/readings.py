@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from dynstab.core.estimate import Label
 from dynstab.core.flag import Severity
 from dynstab.diagnostics.facts import Facts, error, finite, standard_error
-from dynstab.diagnostics.profiles import Profile, cumulative, gradient_profile, growth_law, is_end, signal_profile
+from dynstab.diagnostics.profiles import (
+    Profile,
+    cumulative,
+    filled_up,
+    gradient_profile,
+    growth_law,
+    is_end,
+    signal_profile,
+)
 from dynstab.diagnostics.thresholds import CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
 from dynstab.diagnostics.words import number
 
@@ -29,6 +37,8 @@ class Reading:
         state: at which the value was read, None for the whole depth.
         tolerated: the growth is of a kind that the architecture is built for.
         ends: nat of a stem and a head, which are left out of `value` where they would change the answer.
+        left_out: their names, for a sentence.
+        filled: the name of the step at which a constant takes the place of states that had shrunk away.
         axis: along what the steps lie, in a word.
     """
 
@@ -46,6 +56,8 @@ class Reading:
     state: int | None = None
     tolerated: bool = False
     ends: float = 0.0
+    left_out: str = ""
+    filled: str = ""
     axis: str = "depth"
 
     @property
@@ -99,7 +111,14 @@ class Reading:
     @property
     def without_ends(self) -> str:
         """For a sentence: what was left out of the value, if anything."""
-        return ", stem and head left out" if self.ends else ""
+        return f", {self.left_out} left out" if self.ends else ""
+
+    @property
+    def refilled(self) -> str:
+        """For a sentence: where the states' size hides what was lost before."""
+        if not self.filled:
+            return ""
+        return f"; the states shrink away too, until a constant such as a bias takes their place in {self.filled}"
 
     def at_rate(self, steps: int) -> str:
         """How it depends on depth or time, for a sentence; only an exponential law has a rate."""
@@ -113,14 +132,15 @@ def gradient_reading(facts: Facts) -> Reading | None:
 
     The relative gain is blind to a rescaling of the states: a pre-norm residual stream
     grows and its raw gradient shrinks in proportion. A stem or a head does not decide: a mean over
-    positions divides the gradient among them, which is no vanishing. None where unmeasured or NaN.
+    positions divides the gradient among them, which is no vanishing. But it is no excuse for the steps between
+    them either, see `gradient_profile`. None where unmeasured or NaN.
     """
     network = facts.measurements.network
     gain, null = network.log_gradient_gain, network.null_log_gain
     if gain.value is None or math.isnan(gain.value):
         return None
     profile = gradient_profile(facts)
-    ends = _deciding_ends(facts, gain.value, profile)
+    ends, filled = _deciding_ends(facts, gain.value, profile), filled_up(facts)
     return Reading(
         measure="network.log_gradient_gain",
         value=gain.value - ends,
@@ -134,6 +154,8 @@ def gradient_reading(facts: Facts) -> Reading | None:
         law=network.growth.law if network.growth and not ends else "none",
         profile={index: value for index, value in profile.items() if not (ends and is_end(facts, index))},
         ends=ends,
+        left_out=_end_names(facts, profile),
+        filled="" if filled is None else facts.place(filled),
         axis=facts.system.axis,
     )
 
@@ -145,6 +167,11 @@ def _deciding_ends(facts: Facts, gain: float, profile: Profile) -> float:
     if not 0 < len(ends) < len(profile) or not math.isfinite(total):
         return 0.0
     return total if (abs(gain) > HEALTHY) != (abs(gain - total) > HEALTHY) else 0.0
+
+
+def _end_names(facts: Facts, profile: Profile) -> str:
+    ends = [index for index in sorted(profile) if is_end(facts, index)]
+    return " and ".join(f"the {'stem' if index == 0 else 'head'} {facts.place(index)}" for index in ends)
 
 
 def _enough_tangents(facts: Facts) -> bool:

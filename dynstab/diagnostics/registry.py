@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +9,7 @@ from functools import cache
 from dynstab.core.errors import ConfigError
 from dynstab.core.flag import Flag
 from dynstab.diagnostics import rules
+from dynstab.diagnostics.discovery import rules_in
 from dynstab.diagnostics.facts import Facts
 from dynstab.diagnostics.over_time import RuleOverTime, rules_over_time
 from dynstab.diagnostics.rule import Rule
@@ -19,22 +18,7 @@ from dynstab.diagnostics.rule import Rule
 @cache
 def all_rules() -> tuple[Rule, ...]:
     """Every rule, in the order of its code."""
-    names = sorted(module.name for module in pkgutil.iter_modules(rules.__path__))
-    modules = [importlib.import_module(f"{rules.__name__}.{name}") for name in names]
-    return tuple(sorted((module.RULE for module in modules), key=lambda rule: rule.code))
-
-
-def find_rule(code_or_name: str) -> Rule:
-    """The rule of that code or name, in any case.
-
-    Raises:
-        ConfigError: there is none; the message names the nearest ones.
-    """
-    wanted = code_or_name.strip().lower()
-    for rule in all_rules():
-        if wanted in (rule.code.lower(), rule.name):
-            return rule
-    raise _unknown(code_or_name, all_rules())
+    return rules_in(rules, Rule)
 
 
 def documented_rules() -> tuple[Rule | RuleOverTime, ...]:

@@ -49,6 +49,7 @@ class Rule:
         severity: of a finding that does not say otherwise.
         summary: one sentence. documentation: text by heading, see HEADINGS.
         find: facts -> findings, never raises and never changes anything.
+        silent_in: kinds of system ("time", "training") that it has nothing to say of.
         fires_on, silent_on: cases on which this rule, and no other, speaks; and on which it does not.
     """
 
@@ -60,9 +61,12 @@ class Rule:
     find: Callable[[Facts], Iterable[Finding]]
     fires_on: tuple[Case, ...]
     silent_on: tuple[Case, ...]
+    silent_in: tuple[str, ...] = ()
 
     def check(self, facts: Facts) -> tuple[Flag, ...]:
-        """The findings of this rule as flags."""
+        """The findings of this rule as flags; none for a kind of system that it does not speak of."""
+        if facts.system.kind in self.silent_in:
+            return ()
         return tuple(flag_of(self, finding) for finding in self.find(facts))
 
 

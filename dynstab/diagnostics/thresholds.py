@@ -41,6 +41,12 @@ STABILITY_DISC = 2.0
 FLOW_ORDER = 0.8
 """An order of refinement below here means that there is no limit of small steps (a smooth stack has 1)."""
 
+FLOW_CHANGE = 0.5
+"""Weights that change by this share of their size from block to block are no samples of a function of depth.
+
+Independent ones change by 1.41; a quarter of a turn over four blocks is 0.4 a block.
+"""
+
 SIMILAR_TOKENS = 0.95
 """A mean pairwise cosine of the tokens beyond here: they have become nearly parallel."""
 
@@ -100,7 +106,7 @@ RANGES = {
 }
 
 STIFF = 100.0
-"""Fastest decay of a field times the interval: beyond here an explicit solver's steps are set by stability."""
+"""Integral of a field's fastest decay: beyond here an explicit solver's steps are set by stability."""
 
 GROWN_BY_SOLVER = 0.1
 """Nat that a solver may add to modes of the field that do not grow, over all steps."""
@@ -113,6 +119,9 @@ WRONG_GRADIENT = 0.5
 
 SOLUTION_ERROR = 0.05
 """Relative distance of a numerical solution from the solution: beyond here the solver is part of the model."""
+
+SYMPLECTIC_DRIFT = 1e-3
+"""Symplectic defects of all steps on a Hamiltonian field together, up to which a solver keeps what none promised."""
 
 INTEGRATOR_CHANGE = 0.1
 """A midpoint step that changes more than this share of a stack's update means that its depth step is coarse."""

@@ -13,7 +13,7 @@ from dynstab.diagnostics.readings import Reading
 from dynstab.diagnostics.thresholds import CLAIM_SAMPLES, CLAIM_TANGENTS, HEALTHY, SEVERE, SIGNIFICANCE
 from dynstab.diagnostics.words import count, factor, magnitude, number, spans
 
-_IN_THE_HEADLINE = ("DS101", "DS102", "DS201", "DS202", "DS401", "DS901", "DS902")
+_IN_THE_HEADLINE = ("DS101", "DS102", "DS201", "DS202", "DS401", "DS711", "DS901", "DS902")
 _MANY_DOUBTS = 3
 
 
@@ -52,6 +52,9 @@ def _doubts(facts: Facts, judgement: Judgement, margin: float | None) -> Iterato
         yield "the capture was not verified"
     if facts.linearised_otherwise:
         yield "the model's own backward differs from the derivative shown"
+    if facts.model.fresh_norms:
+        layers = count(facts.model.fresh_norms, "BatchNorm layer")
+        yield f"{layers} that never saw a batch do not normalise in eval mode"
     if facts.measurements.partial or facts.interrupted:
         yield "the analysis was cut short"
     if facts.dtype.removeprefix("torch.") in ("float16", "bfloat16"):
@@ -95,7 +98,7 @@ def _confidence(judgement: Judgement, doubts: tuple[str, ...]) -> str:
 
 def _where(facts: Facts, judgement: Judgement) -> list[str]:
     """The worst neighbouring steps by name, of the first reading that is in trouble."""
-    if judgement.kind in ("stable", "inconclusive"):
+    if judgement.kind in ("stable", "inconclusive") or not judgement.readings:
         return []
     reading = judgement.readings[0]
     stretch = worst_stretch(reading.profile, sign=reading.sign)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dynstab.core.errors import ConfigError, InputError
-from dynstab.estimators.stepped_orbit import Context, States, SteppedOrbit
+from dynstab.estimators.stepped_orbit import Context, States, SteppedOrbit, check_state, first_call
 from dynstab.linear.adaptive import StepControl
 from dynstab.linear.family import MapFamily
 from dynstab.linear.operator import JacobianOperator
@@ -60,6 +60,24 @@ class FlowOrbit(SteppedOrbit):
         self._control = StepControl(self._tableau, slack * _RTOL, slack * _ATOL, step=dt, most=_MOST_SUBSTEPS)
         self._family = MapFamily(lambda x, p: (self._solver_step(x[0], *p),))
 
+    @property
+    def order(self) -> int:
+        """Of the solver: its error is O(dt^order)."""
+        return self._tableau.order
+
+    def refined(self) -> FlowOrbit | None:
+        """The same orbit from here on in steps half as long; None where the solver chooses their length itself."""
+        if self._tableau.error:
+            return None
+        return FlowOrbit(
+            self._field,
+            self.state,
+            dt=self.time_step / 2,
+            method=self._tableau.name,
+            start=self.time,
+            samples=self.samples if len(self.shape) < self._state.ndim else None,
+        )
+
     def divergence(self, step: int) -> str:
         return self.failure or f"blew up at t = {self._began + step * self.time_step:.6g}"
 
@@ -104,9 +122,7 @@ class FlowOrbit(SteppedOrbit):
 
 
 def _check(field: VectorField, state: Tensor, method: str, samples: int) -> None:
-    if not isinstance(state, Tensor) or not state.is_floating_point():
-        got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
-        raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+    check_state(state)
     if method not in METHODS:
         raise ConfigError(f"method={method!r}", expected=" or ".join(map(repr, METHODS)))
     if samples > 1 and METHODS[method].error:
@@ -115,8 +131,7 @@ def _check(field: VectorField, state: Tensor, method: str, samples: int) -> None
             expected="steps of one length: each trajectory would choose its own",
             remedy="take 'rk4', or each trajectory by itself",
         )
-    with torch.no_grad():
-        slope = field(state.new_tensor(0.0), state)
+    slope = first_call(field, state.new_tensor(0.0), state, remedy="for a map f(x) leave time= out")
     if not isinstance(slope, Tensor) or slope.shape != state.shape or slope.dtype != state.dtype:
         got = f"{tuple(slope.shape)} {slope.dtype}" if isinstance(slope, Tensor) else type(slope).__name__
         raise InputError(

@@ -17,6 +17,8 @@ from dynstab.estimators.separate_rows import check_rows
 from dynstab.estimators.spectrum import LyapunovSpectrum
 from dynstab.estimators.stepped_orbit import SteppedOrbit
 
+_DT, _METHOD = 0.01, "rk4"
+
 
 def lyapunov_spectrum(
     step: Callable[..., Any],
@@ -28,8 +30,8 @@ def lyapunov_spectrum(
     seed: int = 0,
     memory_limit: int = 2**30,
     time: float | None = None,
-    dt: float = 0.01,
-    method: str = "rk4",
+    dt: float = _DT,
+    method: str = _METHOD,
     compile: bool = False,
 ) -> LyapunovSpectrum:
     """Lyapunov exponents of the map state -> step(state), or with `time` of the vector field step(t, state).
@@ -57,7 +59,9 @@ def lyapunov_spectrum(
         time, a collapse, a cycle.
 
     Raises:
-        InputError: the state is not a floating-point tensor, or the step or field does not answer in its shape.
+        InputError: the state is not a floating-point tensor, or the step or field rejects it or does not answer in
+            its shape.
+        CaptureError: the step did not do the same at one point and later: it keeps something between its calls.
         ConfigError: `steps`, `time`, `dt`, `method`, `k`, `discard` or `compile` cannot be served.
 
     References:
@@ -67,7 +71,7 @@ def lyapunov_spectrum(
     if packed is not None:
         step, state = packed, packed.start
     orbit, steps, discard = _orbit(step, state, None, steps, discard, time, dt, method)
-    _check(orbit, steps, k, discard)
+    _check(orbit, k)
     found = orbit_spectrum(
         orbit, steps=steps, k=k, discard=discard, seed=seed, memory_limit=memory_limit, compile=compile
     )
@@ -84,8 +88,8 @@ def lyapunov_spectra(
     seed: int = 0,
     memory_limit: int = 2**30,
     time: float | None = None,
-    dt: float = 0.01,
-    method: str = "rk4",
+    dt: float = _DT,
+    method: str = _METHOD,
     compile: bool = False,
 ) -> list[LyapunovSpectrum]:
     """Lyapunov exponents of many trajectories in one run, each as `lyapunov_spectrum` has them.
@@ -109,8 +113,10 @@ def lyapunov_spectra(
 
     Raises:
         InputError: the states are not floating-point tensors with a first dimension for trajectories, the step or
-            field does not answer in their shape, or a row of its answer depends on another row of the states.
-        ConfigError: as for `lyapunov_spectrum`; dopri5, which would choose steps of its own for each trajectory.
+            field rejects them or does not answer in their shape, or a row of its answer depends on another row of
+            the states.
+        CaptureError, ConfigError: as for `lyapunov_spectrum`; dopri5, which would choose steps of its own for each
+            trajectory.
 
     References:
         Benettin et al. (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
@@ -122,7 +128,7 @@ def lyapunov_spectra(
         got = f"shape {tuple(states.shape)}" if isinstance(states, Tensor) else f"type {type(states).__name__}"
         raise InputError(f"the states are of {got}", expected="a tensor (trajectories, *shape), one row at least")
     orbit, steps, discard = _orbit(step, states, len(states), steps, discard, time, dt, method)
-    _check(orbit, steps, k, discard)
+    _check(orbit, k)
     check_rows(step if time is None else partial(step, states.new_tensor(0.0)), states)
     found = orbit_spectra(
         orbit, steps=steps, k=k, discard=discard, seed=seed, memory_limit=memory_limit, compile=compile
@@ -142,18 +148,22 @@ def _orbit(
 ) -> tuple[SteppedOrbit, int, int]:
     """The orbit, and how many steps are measured and discarded."""
     if time is None:
+        if (dt, method) != (_DT, _METHOD):
+            raise ConfigError(f"dt={dt}, method={method!r} for a map", expected="a vector field", remedy="give time=")
+        if not isinstance(steps, int) or steps < 1:
+            raise ConfigError(f"steps={steps!r}", expected="a whole number, one at least")
+        if not isinstance(discard, (int, float)) or discard % 1 != 0 or discard < 0:
+            raise ConfigError(f"discard={discard!r}", expected="a whole number of steps, 0 or more")
         return MapOrbit(step, state, samples=samples), steps, int(discard)
-    if not 0 < dt <= time < float("inf"):
-        raise ConfigError(f"time={time:g}, dt={dt:g}", expected="0 < dt <= time, both finite")
+    if not all(isinstance(each, (int, float)) for each in (time, dt)) or not 0 < dt <= time < float("inf"):
+        raise ConfigError(f"time={time!r}, dt={dt!r}", expected="0 < dt <= time, both finite")
+    if not isinstance(discard, (int, float)) or not 0 <= discard < float("inf"):
+        raise ConfigError(f"discard={discard!r}", expected="a time, 0 or more")
     orbit = FlowOrbit(step, state, dt=dt, method=method, samples=samples)
     return orbit, round(time / dt), round(discard / dt)
 
 
-def _check(orbit: SteppedOrbit, steps: int, k: int | None, discard: int) -> None:
+def _check(orbit: SteppedOrbit, k: int | None) -> None:
     size = orbit.layout.size
-    if steps < 1:
-        raise ConfigError(f"steps={steps}", expected="at least one step")
-    if discard < 0:
-        raise ConfigError(f"discard={discard}", expected="no negative number of steps")
-    if k is not None and not 1 <= k <= size:
-        raise ConfigError(f"k={k}", expected=f"1 to {size}, the size of the state", remedy="k=None takes all")
+    if k is not None and not (isinstance(k, int) and 1 <= k <= size):
+        raise ConfigError(f"k={k!r}", expected=f"1 to {size}, the size of the state", remedy="k=None takes all")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dynstab.core.errors import InputError
-from dynstab.estimators.stepped_orbit import Context, SteppedOrbit
+from dynstab.estimators.stepped_orbit import Context, SteppedOrbit, check_state, first_call
 from dynstab.linear.linearizer import Linearizer
 from dynstab.linear.operator import JacobianOperator
 
@@ -28,13 +28,10 @@ class MapOrbit(SteppedOrbit):
     time_step, unit = 1.0, "nat/step"
 
     def __init__(self, step: Callable[[Tensor], Tensor], state: Tensor, *, samples: int | None = None) -> None:
-        if not isinstance(state, Tensor) or not state.is_floating_point():
-            got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
-            raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+        check_state(state)
         super().__init__(step, state, samples=samples)
         self._linearizer: Linearizer | None = None
-        with torch.no_grad():
-            after = step(self._state)
+        after = first_call(step, self._state, remedy="for a vector field f(t, x) give time=")
         if not isinstance(after, Tensor) or after.shape != state.shape or after.dtype != state.dtype:
             got = f"{tuple(after.shape)} {after.dtype}" if isinstance(after, Tensor) else type(after).__name__
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED
 from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
@@ -12,11 +13,13 @@ from dynstab.estimators.qr_result import QRExponents
 from dynstab.estimators.recurrence import Recurrence
 from dynstab.estimators.result import NON_FINITE
 from dynstab.estimators.spectrum import LyapunovSpectrum, Propagator
+from dynstab.estimators.step_doubling import step_error, too_large
 from dynstab.estimators.stepped_orbit import SteppedOrbit
 
 _MANY = 64  # tangents from which factorisations take as long as the steps
 _REACH = 0.6  # for so many: the smallest R_ii is known to a relative 1e-4 then, and a third of the time is saved
 _LONGEST_STRETCH = 10  # steps compiled into one
+_TURNS = 20  # steps in which a tangent at rest turns into the leading direction
 _SETTLED = 3  # factorisations after which an interval means something
 
 
@@ -145,7 +148,7 @@ def _spectra(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk) -> list[Ly
     lost = [_diverged(orbit, watch, walk, row) if fell else None for row, fell in enumerate(fallen)]
     if not watch.going:
         return [each for each in lost if each is not None]
-    found = walk.finish()
+    found, doubt = walk.finish(), step_error(orbit, walk.frame)
     propagator = Propagator(
         found.factors if walk.keep_factors else (),
         rows=~watch.fallen,
@@ -153,14 +156,24 @@ def _spectra(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk) -> list[Ly
         steps=sum(found.lengths),
         time_step=orbit.time_step,
     )
-    return [each or _spectrum(orbit, watch, found, propagator, row) for row, each in enumerate(lost)]
+    doubts = [None] * orbit.samples if doubt is None else doubt.cpu()
+    return [each or _spectrum(orbit, watch, found, propagator, doubts[row], row) for row, each in enumerate(lost)]
 
 
 def _spectrum(
-    orbit: SteppedOrbit, watch: Recurrence, found: QRExponents, propagator: Propagator, row: int
+    orbit: SteppedOrbit,
+    watch: Recurrence,
+    found: QRExponents,
+    propagator: Propagator,
+    doubt: Tensor | None,
+    row: int,
 ) -> LyapunovSpectrum:
     full, rate = propagator.k == orbit.layout.size, 1 / orbit.time_step
-    qr, method = found.values[row].cpu() * rate, found.method
+    qr, errors, method = found.values[row].cpu() * rate, found.errors[row].cpu() * rate, found.method
+    coarse = ""
+    if doubt is not None:
+        errors, method = errors + doubt, f"{method}, errors with those of the solver by step doubling"
+        coarse = too_large(doubt, qr, propagator.steps * orbit.time_step)
     if found.factors:
         method += f"; finite-time ones by product QR of {len(found.factors)} factors"
         method += "" if full else " on the tangents carried (lower bounds)"
@@ -169,19 +182,34 @@ def _spectrum(
     broken = f"{NON_FINITE} tangents" if bool(qr.isnan().any()) else None
     return LyapunovSpectrum(
         qr=qr,
-        errors=found.errors[row].cpu() * rate,
+        errors=errors,
         sum=float(qr.sum()) if full else torch.nan,
         kaplan_yorke_dimension=kaplan_yorke_dimension(qr, full=full),
-        entropy=expansion_sum(qr),
+        entropy=expansion_sum(qr) if full or float(qr[-1]) <= 0 else torch.nan,
         state=watch.last(row).reshape(orbit.shape),
         steps=propagator.steps,
-        outcome=broken or watch.outcome(float(qr[0]), row) or CONVERGED,
+        outcome=broken
+        or "; ".join(
+            filter(None, (watch.outcome(float(qr[0]), row, rate_at_rest=lambda: _rate_at_rest(orbit, row)), coarse))
+        )
+        or CONVERGED,
         products=found.products,
         method=method,
         unit=orbit.unit,
         propagator=propagator,
         row=row,
     )
+
+
+def _rate_at_rest(orbit: SteppedOrbit, row: int) -> float:
+    """ln of what becomes of a tangent in one more step, once it has turned into the leading direction."""
+    tangent = random_frame(1, orbit.layout.size, 1, seed=0, dtype=orbit.state.dtype, device=orbit.state.device)
+    columns, growth = tangent.expand(orbit.samples, -1, -1), torch.zeros(())
+    for _ in range(_TURNS):
+        columns = orbit.linearised().matmat(columns)
+        growth = columns[row].norm()
+        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
+    return float(growth.log())
 
 
 def _diverged(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk, row: int) -> LyapunovSpectrum:
@@ -194,7 +222,7 @@ def _diverged(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk, row: int)
         entropy=torch.nan,
         state=watch.last(row).reshape(orbit.shape),
         steps=steps,
-        outcome=orbit.divergence(steps),
+        outcome=watch.never_finite(row) or orbit.divergence(steps),
         products=walk.products,
         method="none",
         unit=orbit.unit,

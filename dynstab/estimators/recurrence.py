@@ -1,11 +1,14 @@
-"""What becomes of orbits: whether they stay finite, come to rest or return."""
+"""What becomes of orbits: whether they stay finite and bounded, come to rest or return."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 
 import torch
 from torch import Tensor
+
+from dynstab.estimators.sizes import SizeWatch
 
 _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
 _FLICKER = 32  # eps, by which the last digits of a state on a cycle go on changing
@@ -34,6 +37,7 @@ class Recurrence:
         self.period = torch.zeros_like(self.diverged)
         self._anchor, self._anchor_step, self._power = rows, 0, 1
         self._first, self._before, self._last = rows, rows, rows
+        self._sizes = SizeWatch()
         self._open = torch.ones_like(self.diverged, dtype=torch.bool)  # neither diverged nor on a cycle
         self._any_open, self._fallen = True, {}
         self._returned, self._returned_step, self._around_until = rows, torch.zeros_like(self.diverged), 0
@@ -109,6 +113,7 @@ class Recurrence:
             self._around_until = max(self._around_until, 2 * step - self._anchor_step)
 
     def _note(self, states: Tensor | Sequence[Tensor]) -> None:
+        self._sizes.see(self.steps, states)
         self.steps += len(states)
         self._before, self._last = states[-2] if len(states) > 1 else self._last, states[-1]
         if self.steps - self._anchor_step >= self._power:
@@ -118,14 +123,23 @@ class Recurrence:
         """The last state of a trajectory, as a vector; the one that is not finite where it diverged."""
         return self._fallen.get(row, self._last[row])
 
-    def outcome(self, leading: float, row: int = 0) -> str | None:
-        """What became of a trajectory, in words; None where nothing is to be said."""
+    def outcome(self, leading: float, row: int = 0, *, rate_at_rest: Callable[[], float] | None = None) -> str | None:
+        """What became of a trajectory, in words; None where nothing is to be said.
+
+        Args:
+            leading: its leading exponent. rate_at_rest: the one of the last step alone. It is asked for where
+                every tangent is lost on the way (at a kink) and the exponents tell nothing of where the state rests.
+        """
         dtype = str(self._last.dtype).removeprefix("torch.")
         diverged, period = int(self.diverged[row]), int(self.period[row])
         if diverged:
-            return f"diverged at step {diverged}"
+            return self.never_finite(row) or f"diverged at step {diverged}"
+        if not period and self._sizes.grows(row):
+            return "grows without bound"
         if not period:
             return "collapsed to a fixed point" if leading < 0 and self._stands_still(row) else None
+        if period == 1 and leading == -inf and rate_at_rest is not None:
+            leading = rate_at_rest()
         if leading > _NEUTRAL:
             what = "an unstable fixed point" if period == 1 else f"a {dtype} cycle of period {period}"
             return f"{what}: rounding closed the orbit; use more precision or another start"
@@ -133,6 +147,10 @@ class Recurrence:
         if period > 1 and not self._stands_still(row):
             return f"settled on a cycle of period {period}"
         return "collapsed to a fixed point" if leading < -_NEUTRAL else "rests at a neutral fixed point"
+
+    def never_finite(self, row: int = 0) -> str | None:
+        """In words, that a trajectory began at what is no number; None where it did not."""
+        return None if bool(self._first[row].isfinite().all()) else "was not finite to begin with"
 
     def _stands_still(self, row: int) -> bool:
         first, before, last = (state[row].double() for state in (self._first, self._before, self._last))

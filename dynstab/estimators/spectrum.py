@@ -46,12 +46,14 @@ class LyapunovSpectrum:
 
     Attributes:
         qr: (k,) float64, (1/L) sum ln R_ii (Benettin et al. 1980).
-        errors: (k,) standard errors of `qr` by batch means; NaN for a single factorisation.
+        errors: (k,) standard errors of `qr` by batch means, for vector fields with the error of the solver's steps
+            added; NaN for a single factorisation.
         sum: of all exponents, (1/L) ln |det|; NaN where fewer were asked for.
         kaplan_yorke_dimension: NaN where it lies beyond the exponents asked for.
-        entropy: the sum of the positive exponents.
+        entropy: the sum of the positive exponents; NaN where there may be more than were asked for.
         state: the last one. steps: how many were measured.
-        outcome: "converged", or what became of the orbit. Where it diverged, all numbers are NaN.
+        outcome: "converged", or what became of the orbit; "dt is too large" where the solver's steps and not the
+            field make an exponent. Where the orbit diverged, all numbers are NaN.
         products: Jacobian-vector products spent on it.
         propagator: what `finite_time` is worked out from, of all trajectories of a run at once; holds the R factors
             until it is read. row: which of them this is.

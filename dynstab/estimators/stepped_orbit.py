@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynstab.core.errors import CaptureError, ConfigError, InputError
+from dynstab.core.errors import CaptureError, ConfigError, DynstabError, InputError, first_line
 from dynstab.estimators.frame_walk import Stretch
+from dynstab.linear.agreement import check_derivative
 from dynstab.linear.compiled_steps import CompiledSteps
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
@@ -18,6 +20,31 @@ from dynstab.linear.tangent_program import TangentProgram
 Context = tuple[Tensor, ...]
 States = Tensor | Sequence[Tensor]
 """(steps, *shape), or a tensor for each."""
+
+
+def check_state(state: object) -> None:
+    """Raises InputError for what is no floating-point tensor with an entry."""
+    if not isinstance(state, Tensor) or not state.is_floating_point():
+        got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
+        raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+    if not state.numel():
+        raise InputError(f"the state has no entries, shape {tuple(state.shape)}", expected="one at least")
+
+
+def first_call(function: Callable[..., Any], *arguments: Tensor, remedy: str) -> Any:
+    """What it returns; where it raises, an InputError that says so."""
+    try:
+        with torch.no_grad():
+            return function(*arguments)
+    except DynstabError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the function rejects a state of shape {tuple(arguments[-1].shape)} "
+            f"({type(error).__name__}: {first_line(error)[:160]})",
+            expected=f"a function of {'t and x' if len(arguments) > 1 else 'x'}",
+            remedy=remedy,
+        ) from error
 
 
 class SteppedOrbit(ABC):
@@ -44,6 +71,7 @@ class SteppedOrbit(ABC):
         self._start = self._state
         self.visited: States = ()
         self.stretch = self.every = 0
+        self._checked = False
         self._held: Tensor | None = None
         self._pending: OrbitStep | None = None
         self._programs: dict[int, TangentProgram | None] = {}
@@ -137,6 +165,11 @@ class SteppedOrbit(ABC):
             self._state = torch.where(self._held, self._start, self._state)
 
     def _pushed(self, x: Tensor, context: Context, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._checked:
+            self._checked = True
+            check_derivative(
+                lambda x: self._step(x, *context), lambda x, v: self._pushed(x, context, v)[1], x, tangents
+            )
         program = self._program((x, *context), tangents.shape[0])
         if program is not None:
             return program(x, *context, tangents)

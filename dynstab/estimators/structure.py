@@ -64,25 +64,28 @@ def symplectic_defect(operator: LinearOperator, halves: Halves, probes: Probes) 
     return probes.result(values, noise_of(operator) * (1 + _norm(back) / size), 2)
 
 
-def hamiltonian_defect(operator: LinearOperator, halves: Halves, probes: Probes) -> Result:
-    """||W A - (W A)^T||_F / (2 ||A||_F) of the field A = J - I, (samples, 1), in [0, 1]; two products a column."""
-    update = operator.matmat(probes.columns) - probes.columns
+def hamiltonian_defect(operator: LinearOperator, halves: Halves, probes: Probes, *, identity: float = 1.0) -> Result:
+    """||W A - (W A)^T||_F / (2 ||A||_F) of the field A, (samples, 1), in [0, 1]; two products a column.
+
+    A = J - I; with identity=0 the operator is the field itself.
+    """
+    update = operator.matmat(probes.columns) - identity * probes.columns
     turned = halves.rotate(probes.columns)
-    crossed = halves.rotate(update) + operator.rmatmat(turned) - turned
-    return _of_update(operator, probes, crossed / 2, update)
+    crossed = halves.rotate(update) + operator.rmatmat(turned) - identity * turned
+    return _of_update(operator, probes, crossed / 2, update, identity)
 
 
-def antisymmetric_defect(operator: LinearOperator, probes: Probes) -> Result:
-    """||S - c I||_F / ||A - c I||_F, (samples, 1), in [0, 1], S the symmetric part of A = J - I; two products a column.
+def antisymmetric_defect(operator: LinearOperator, probes: Probes, *, identity: float = 1.0) -> Result:
+    """||S - c I||_F / ||A - c I||_F, (samples, 1), in [0, 1], S the symmetric part of A; two products a column.
 
-    c = tr S / d: a damping -c I keeps the field antisymmetric in all that turns.
+    c = tr S / d: a damping -c I keeps the field antisymmetric in all that turns. A as in `hamiltonian_defect`.
     """
     columns = probes.columns
-    update = operator.matmat(columns) - columns
-    symmetric = (update + operator.rmatmat(columns) - columns) / 2
+    update = operator.matmat(columns) - identity * columns
+    symmetric = (update + operator.rmatmat(columns) - identity * columns) / 2
     damping = (symmetric * columns).sum(dim=(1, 2)) / columns.square().sum(dim=(1, 2))
     damped = damping[:, None, None] * columns
-    return _of_update(operator, probes, symmetric - damped, update - damped)
+    return _of_update(operator, probes, symmetric - damped, update - damped, identity)
 
 
 def scaled_antisymmetric_defect(matrices: Tensor) -> Result:
@@ -158,12 +161,12 @@ def is_permutation(operator: LinearOperator, columns: Tensor) -> bool:
     return bool(((images - before).abs() <= noise_of(operator) * before.amax()).all())
 
 
-def _of_update(operator: LinearOperator, probes: Probes, miss: Tensor, update: Tensor) -> Result:
+def _of_update(operator: LinearOperator, probes: Probes, miss: Tensor, update: Tensor, identity: float) -> Result:
     size = _norm(update)
     safe = torch.where(size > 0, size, 1.0)
     # No update at all has no structure.
     values = torch.where(size > 0, _norm(miss) / safe, 1.0)
-    noise = torch.where(size > 0, noise_of(operator) * (_norm(probes.columns) + size) / safe, 0.0)
+    noise = torch.where(size > 0, noise_of(operator) * (identity * _norm(probes.columns) + size) / safe, 0.0)
     return probes.result(values, noise, 2)
 
 

@@ -24,6 +24,8 @@ class CapturedMap:
 
     Attributes:
         target: the nodes of the output.
+        branches: where f turned values that depend on its arguments into Python numbers, "net.py:12": the graph
+            holds one of the ways that it may take.
 
     Raises:
         CaptureError, InputError: see `capture_function`.
@@ -31,6 +33,7 @@ class CapturedMap:
 
     def __init__(self, f: Callable[..., Any], example: Tensors, *, moving: int | None = None) -> None:
         graph = capture_function(f, example)
+        self.branches = graph.choices.branches
         self._evaluate = Evaluator(graph.module)
         self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
         self._source = tuple(graph.input_nodes)[:moving]

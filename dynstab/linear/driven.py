@@ -1,7 +1,7 @@
 """A driven map, (state, input) -> state: its values and its Jacobians along one sequence after another.
 
 The map is captured once with the input as context, so that a step costs one run of a straight-line graph; its
-tape is linearised only where it is asked for. A map that branches on values keeps torch.func's derivatives.
+tape is linearised only where it is asked for. A map that branches on values has a graph for each way it takes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from dynstab.core.errors import DynstabError, InputError, first_line
 from dynstab.linear.captured import CapturedMap
+from dynstab.linear.family import MapFamily
 from dynstab.linear.function_operator import FunctionOperator
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator, RelaidOperator
@@ -29,7 +30,7 @@ class DrivenMap:
     Attributes:
         layout: of the state, as one sample.
         depends: whether the next state depends on the state by a derivative; taken for granted without a graph.
-        reason: why the graph is not used; empty where it is.
+        reason: why there is no single graph; empty where there is.
 
     Raises:
         InputError: the step rejects the example, or does not map a state to its like.
@@ -42,6 +43,7 @@ class DrivenMap:
             _check(step, state, inputs)
         self.depends = True
         self._graph: CapturedMap | None = None
+        self._family: MapFamily | None = None
 
         def flat(*tensors: Tensor) -> Tensors:
             return step(tensors[: len(state)], tensors[len(state) :])
@@ -50,6 +52,8 @@ class DrivenMap:
             graph = CapturedMap(flat, (*state, *inputs), moving=len(state))
             self.depends = graph.tape(graph.values((*state, *inputs))).depends
             self._graph = graph
+            if graph.branches:
+                self.forget(f"the step branches on values ({', '.join(graph.branches[:3])})")
         except DynstabError as error:
             self.reason = first_line(error).split(";")[0][:120]
 
@@ -57,9 +61,16 @@ class DrivenMap:
     def captured(self) -> bool:
         return self._graph is not None
 
+    @property
+    def rung(self) -> str:
+        """In words, how its steps are linearised."""
+        if self.captured:
+            return "one step, captured"
+        return "one step, captured for each way it takes" if self._family else "one step, by torch.func"
+
     def forget(self, reason: str) -> None:
-        """Use the function itself from here on: its graph was found to be another one."""
-        self._graph, self.reason = None, reason
+        """Compare every step with the function from here on: its graph was found to be another one."""
+        self._graph, self._family, self.reason = None, MapFamily(self.step), reason
 
     @torch.no_grad()
     def __call__(self, state: Tensors, inputs: Tensors) -> Tensors:
@@ -77,6 +88,8 @@ class DrivenMap:
         """d step(state, inputs) / d state, the inputs held."""
         if self._graph is not None:
             return TapeOperator(self._graph.tape(self._graph.values((*state, *inputs))), self.layout, self.layout)
+        if self._family is not None:
+            return self._family(state, inputs)[1]
 
         def held(*tensors: Tensor) -> Tensors:
             return self.step(tensors, inputs)

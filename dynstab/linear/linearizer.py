@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from dynstab.capture.leaves import tensor_leaves
 from dynstab.core.errors import CaptureError, DynstabError, InputError
+from dynstab.linear.agreement import close, nearby
 from dynstab.linear.captured import CapturedMap, is_floating
+from dynstab.linear.family import MapFamily
 from dynstab.linear.function_operator import FunctionOperator, Tensors
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator
@@ -22,10 +24,10 @@ Point = Tensor | tuple[Tensor, ...]
 class Linearizer:
     """f and its Jacobian at one point after another, captured once.
 
-    `linearizer(x)` gives f(x) and the operator of df/dx there. A captured graph is a
-    straight line: where f branches on values, its Jacobian is taken by torch.func at every
-    point instead, and `operator.routes` says so. f is pure and may be called any number of
-    times: it is compared with its graph near the example and then at calls 1, 2, 4, 8, ...
+    `linearizer(x)` gives f(x) and the operator of df/dx there. A captured graph is a straight line. Where f
+    branches on values there is one for each way that it takes, compared with f at every point; where it
+    cannot be captured its Jacobian is taken by torch.func, and `operator.routes` says so. f is pure and may be
+    called any number of times: it is compared with its graph near the example and at calls 1, 2, 4, 8, ...
 
     Args:
         f: a function or a module, of one tensor or several; returns a tensor, or a structure
@@ -56,12 +58,16 @@ class Linearizer:
         self._target = Layout(shapes=tuple(tensor.shape for tensor in outputs))
         self._captured = self._capture(inputs)
         self._check_dependence(inputs, outputs)
-        if self._captured is not None and not self._agrees_around(inputs):
-            self._captured, self._reason = None, "f takes another way at other values"
+        self._family: MapFamily | None = None
+        if self._captured is not None and (self._captured.branches or not self._agrees_around(inputs)):
+            self._family = MapFamily(lambda x, _: self._function(*x))
 
     def __call__(self, x: Point) -> tuple[Point, JacobianOperator]:
         """f(x) and df/dx, for x of the example's shape and dtype."""
         inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+        if self._family is not None:
+            outputs, operator = self._family(inputs, ())
+            return self._point(outputs), operator
         if self._captured is None:
             with torch.no_grad():
                 outputs = self._function(*inputs)
@@ -102,7 +108,7 @@ class Linearizer:
             )
 
     def _agrees_around(self, inputs: Tensors) -> bool:
-        return all(self._agrees(point) for point in _nearby(inputs) if self._defined(point))
+        return all(self._agrees(point) for point in nearby(inputs) if self._defined(point))
 
     @torch.no_grad()
     def _defined(self, inputs: Tensors) -> bool:
@@ -117,7 +123,7 @@ class Linearizer:
         assert self._captured is not None
         expected = self._function(*inputs)
         found = self._captured.outputs(self._captured.values(inputs))
-        return all(_close(a, b) for a, b in zip(found, expected, strict=True))
+        return all(close(a, b) for a, b in zip(found, expected, strict=True))
 
 
 class _Flat:
@@ -144,21 +150,3 @@ def _checked(example: Point) -> Tensors:
     if not inputs or not any(tensor.numel() for tensor in inputs):
         raise InputError("x has no entries", expected="a tensor with at least one entry")
     return tuple(tensor.detach() for tensor in inputs)
-
-
-def _nearby(inputs: Tensors) -> Iterator[Tensors]:
-    """Points around the example, on both of its sides, at which a branch on values would show."""
-    generator = torch.Generator().manual_seed(0)
-    for size in (0.01, 1.0, -2.0):
-        yield tuple(
-            tensor + size * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator).to(tensor)
-            for tensor in inputs
-        )
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape:
-        return False
-    scale = float(expected.abs().nan_to_num(posinf=0.0).max()) if expected.numel() else 0.0
-    tolerance = 100 * torch.finfo(expected.dtype).eps
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

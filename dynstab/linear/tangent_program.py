@@ -8,7 +8,7 @@ state and J V.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from dynstab.capture.capture import capture_function
 from dynstab.capture.straight_line import straight_line, traced_line
 from dynstab.core.errors import CaptureError, InputError
+from dynstab.linear.agreement import close, nearby
 from dynstab.linear.evaluator import Evaluator
 from dynstab.linear.tape import Tape
 
@@ -37,13 +38,19 @@ class TangentProgram:
         has_products: whether matrices are multiplied on the way.
 
     Raises:
-        InputError, CaptureError: f cannot be captured, does not depend on x, or takes another way than its graph
-            at a later call.
+        InputError, CaptureError: f cannot be captured, branches on values, does not depend on x, or takes another
+            way than its graph at a later call.
     """
 
     def __init__(self, f: Callable[..., Tensor], example: tuple[Tensor, ...], k: int) -> None:
         self._f, self._calls, self.k = f, 0, k
         graph = capture_function(f, example)
+        if graph.choices.branches:
+            raise CaptureError(
+                f"the function branches on values ({', '.join(graph.choices.branches[:3])})",
+                expected="a straight line of torch operations",
+                remedy="write the branch with torch.where",
+            )
         self._evaluate = Evaluator(graph.module)
         self._parameters = [tensor.detach() for tensor in graph.parameters.values()]
         self._source, self._target = (graph.input_nodes[0],), (graph.outputs[0],)
@@ -55,7 +62,7 @@ class TangentProgram:
         line = traced_line(self.recorded, (*example, tangents))
         self.has_products = any(node.target in _PRODUCTS for node in line.graph.nodes)
         self._run = straight_line(line, (*example, tangents))
-        for point in _around(example[0]):
+        for (point,) in nearby(example[:1]):
             if self._defined(point, *example[1:]):
                 self._compare((point, *example[1:], tangents), self._run(point, *example[1:], tangents))
 
@@ -90,22 +97,9 @@ class TangentProgram:
     @torch.no_grad()
     def _compare(self, arguments: tuple[Tensor, ...], found: tuple[Tensor, ...]) -> None:
         expected = (self._f(*arguments[:-1]), self.recorded(*arguments)[1])
-        if not all(_close(a, b) for a, b in zip(found, expected, strict=True)):
+        if not all(close(a, b) for a, b in zip(found, expected, strict=True)):
             raise CaptureError(
                 f"the function took another way at call {self._calls} than the one that was captured",
                 expected="a function without branches on values",
                 remedy="write the branch with torch.where",
             )
-
-
-def _around(x: Tensor) -> Iterator[Tensor]:
-    """Points on both sides of x, at which a branch on values would show."""
-    generator = torch.Generator().manual_seed(0)
-    for size in (0.01, 1.0, -2.0):
-        yield x + size * x.abs().mean() * torch.randn(x.shape, generator=generator).to(x)
-
-
-def _close(found: Tensor, expected: Tensor) -> bool:
-    scale = float(expected.abs().nan_to_num(posinf=0.0).max())
-    tolerance = 100 * torch.finfo(expected.dtype).eps
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

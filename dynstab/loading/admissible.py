@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from dynstab.core.errors import InputError
+from dynstab.systems.time_step import has_forward, has_step
 
 Named = tuple[str, object]
 # Layers that round their inputs to integers; weights alone in integers, made floats in forward, are no obstacle.
@@ -60,10 +61,10 @@ def refuse_module(module: nn.Module, source: str) -> None:
 
 
 def _refuse_layers(module: nn.Module, source: str) -> None:
-    if getattr(module.forward, "__name__", "") == "_forward_unimplemented":
+    if not has_forward(module) and not has_step(module):
         raise InputError(
             f"{source} has no forward",
-            expected="a module that can be called on tensors",
+            expected="a module that can be called on tensors, or stepped: step(input, state)",
             remedy="give the part of it that computes, from a factory: file.py:factory",
         )
     for name, layer in module.named_modules():

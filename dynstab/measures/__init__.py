@@ -42,7 +42,7 @@ def _sweep(survey: Survey) -> int:
 
 
 def _flow_points(survey: Survey) -> int:
-    return 2 * _steps(survey) if survey.trajectory.kind == "flow" else 0
+    return max(1, 2 * _steps(survey)) if survey.trajectory.kind == "flow" else 0
 
 
 def _over_time(survey: Survey) -> int | None:

@@ -59,6 +59,20 @@ class RepeatedBlocks:
         image = self.steps[position].function(tuple(native))
         return tuple(image[slot] - old for slot, old in zip(self.slots[position + 1], value, strict=True))
 
+    def stretched(self, position: int, value: Value, scale: float) -> Value:
+        """The step with a branch `scale` times as large: n(h + f(h)) becomes n(h + scale f(h)).
+
+        A norm or an activation n around the sum is no part of the branch: to stretch LN(h + f) - h would leave the
+        sphere on which LN keeps h, at every step further.
+        """
+        parts = self.steps[position].parts
+        if parts is None:
+            return plus(value, self.update(position, value), scale)
+        before, total, after = parts
+        start = before(value)
+        moved = tuple(new - old for new, old in zip(total(start), start, strict=True))
+        return after(plus(start, moved, scale))
+
     def block_update(self, block: int, value: Value) -> Value:
         """What the sub-steps of one block add to h, one after the other."""
         moved = value

@@ -33,6 +33,9 @@ def measure_flow(survey: Survey) -> Iterator[Finding]:
         return
     yield Finding("flow", 0, _solver(trajectory))
     yield Finding("flow", 0, {"adjoint_gap": _adjoint_gap(trajectory)})
+    if not trajectory.points:  # no step was accepted: the solver alone can be told of
+        yield Finding("flow", 0, _losses(trajectory))
+        return
     how = FieldSurvey.of(trajectory.points, survey.effort, survey.seed(_DRAW))
     sign = -1.0 if trajectory.problem.end < trajectory.problem.start else 1.0
     fields = []
@@ -90,7 +93,10 @@ def _step(index: int, point: FieldPoint, field: Field, trajectory: FlowTrajector
 
 
 def _stiffness(steps: tuple[SolverStep, ...], trajectory: FlowTrajectory) -> dict[str, Estimate]:
-    """The largest ratio of decay rates along the way, and the fastest decay over the whole interval."""
+    """The largest ratio of decay rates along the way, and the integral of the fastest decay.
+
+    A rate that is reached for a moment, on the way into a singularity, counts for that moment only.
+    """
     fastest = [step.fastest_decay for step in steps if step.fastest_decay.value is not None]
     if not fastest:
         nothing = Estimate.unmeasured("no mode of the field decays")
@@ -101,8 +107,10 @@ def _stiffness(steps: tuple[SolverStep, ...], trajectory: FlowTrajectory) -> dic
         for step in steps
         if step.fastest_decay.value and step.slowest_decay.value
     ]
-    interval = abs(trajectory.solution.reached - trajectory.problem.start)
-    update = {"value": (worst.value or 0.0) * interval, "unit": "1"}
+    looked_at = [step for step in steps if step.abscissa.measured]
+    ends = [*(step.time for step in looked_at[1:]), trajectory.solution.reached]
+    spent = sum((s.fastest_decay.value or 0.0) * abs(end - s.time) for s, end in zip(looked_at, ends, strict=True))
+    update = {"value": spent, "unit": "1"}
     method = {"value": max(ratios), "unit": "1"}
     return {"stiffness_ratio": worst.model_copy(update=method), "stiffness": worst.model_copy(update=update)}
 

@@ -15,7 +15,7 @@ from dynstab.measures.blocks import RepeatedBlocks, repeated_blocks
 from dynstab.measures.costates import hamiltonian_drift
 from dynstab.measures.effort import NEEDS_STANDARD
 from dynstab.measures.integrators import IMPLICIT, STANDARD, integrator_changes
-from dynstab.measures.refinement import depth_smoothness
+from dynstab.measures.refinement import depth_smoothness, tied
 from dynstab.measures.spans import probe_columns
 from dynstab.measures.splitting import commutators, splitting_changes
 from dynstab.measures.survey import Finding, Survey
@@ -82,7 +82,7 @@ def _costate_fields(survey: Survey) -> dict[str, object]:
     smoothness = depth_smoothness(blocks)
     if not smoothness.measured:
         return {"hamiltonian_drift": Estimate.unmeasured(smoothness.outcome)}
-    if smoothness.value != 0:
+    if not tied(blocks):
         return {"hamiltonian_drift": Estimate.unmeasured("the weights are not tied: H is not conserved by the flow")}
     return hamiltonian_drift(blocks, _loss_cotangent(survey, blocks))
 

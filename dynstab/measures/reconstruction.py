@@ -21,14 +21,14 @@ from dynstab.measures.aggregate import summarise
 from dynstab.measures.spans import Span
 from dynstab.systems.trajectory import State, Trajectory
 
-Inverse = Callable[[Trajectory, Span, Tensor], Tensor]
+Inverse = Callable[[Trajectory, Span, Tensor], Tensor | None]
 
 
 def reconstruction_error(trajectory: Trajectory, reversible: Sequence[Span], inverse: Inverse) -> Estimate:
     """||x - x'|| / ||x|| at the beginning of the longest unbroken run of couplings, run back from its end.
 
     Args:
-        inverse: the columns that a span maps to given ones, such as `additive_inverse`.
+        inverse: the columns that a span maps to given ones, such as `additive_inverse`; None where it knows none.
     """
     run = longest_run(reversible)
     if not run:
@@ -38,7 +38,10 @@ def reconstruction_error(trajectory: Trajectory, reversible: Sequence[Span], inv
     if not bool((sizes > 0).all()):
         return Estimate.unmeasured("the first state is zero, to which no error is relative")
     for span in reversed(run):
-        columns = inverse(trajectory, span, columns)
+        back = inverse(trajectory, span, columns)
+        if back is None:
+            return Estimate.unmeasured(f"how to run step {span.source} back is not known: its state has no two halves")
+        columns = back
     errors = (columns - start).double().norm(dim=1) / sizes
     eps = torch.finfo(start.dtype).eps
     couplings = "1 coupling" if len(run) == 1 else f"{len(run)} couplings"
@@ -62,9 +65,13 @@ def longest_run(spans: Sequence[Span]) -> list[Span]:
     return max(runs, key=len)
 
 
-def additive_inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor:
-    """The state that the span maps to `image`, in that order of the halves in which the image comes out best."""
-    assert span.halves is not None
+def additive_inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor | None:
+    """The state that the span maps to `image`, in that order of the halves in which the image comes out best.
+
+    None of a state without halves.
+    """
+    if span.halves is None:
+        return None
     image = in_source_places(span, image)
     tries = [_backwards(trajectory, span, halves, image) for halves in (span.halves, span.halves.swapped())]
     misses = [float((run_forward(trajectory, span, point) - image).norm()) for point in tries]

@@ -3,8 +3,9 @@
 A stack h + f_l(h) that samples a smooth flow changes little when only every second block is kept and
 counts double, h + 2 f_2l(h): with x(r) the result at step r, |x(2) - x(1)| and |x(4) - x(2)| are as 1 to 2, and
 the order p = log2 of their ratio is 1. With independent weights from block to block the differences add up as
-a random walk, p = 1/2 at best, and no flow is the limit. Halving the step of one block with its weights held would not
-tell the two apart: that converges for any weights.
+a random walk, p = 1/2 in the mean, and no flow is the limit. Halving the step of one block with its weights held would
+not tell the two apart: that converges for any weights. An order near 1 alone tells no flow, since steps too large for
+any limit can have it too: the weights must change little from block to block as well.
 
 References:
     Haber & Ruthotto (2017), Stable architectures; Sander, Ablin & Peyre (2022), Do Residual Neural
@@ -19,14 +20,18 @@ from torch import Tensor
 from dynstab.core.estimate import Estimate, Label
 from dynstab.estimators.result import Result
 from dynstab.measures.aggregate import summarise
-from dynstab.measures.blocks import RepeatedBlocks, Value, plus
+from dynstab.measures.blocks import RepeatedBlocks, Value
 
 _COARSEST = 4
+_HIGHEST = 1.3  # stacks that sample a flow have orders of 0.8 to 1.15; more says that the coarse ones blow up
 
 
 def depth_smoothness(blocks: RepeatedBlocks) -> Estimate:
-    """L * mean_l ||theta_{l+1} - theta_l|| / ||theta_l|| over the blocks: of order 1 where weights vary smoothly."""
-    vectors = [_parameters(blocks, block) for block in range(blocks.count)]
+    """L * mean_l ||theta_{l+1} - theta_l|| / ||theta_l|| over the blocks: of order 1 where weights vary smoothly.
+
+    Theta are the matrices and kernels; the gains of norms, which all begin as ones, would hide how these change.
+    """
+    vectors = [_flat(_weights(_parameters(blocks, block))) for block in range(blocks.count)]
     if not vectors[0].numel():
         return Estimate.unmeasured("the repeated blocks have no parameters")
     pairs = zip(vectors, vectors[1:], strict=False)
@@ -36,14 +41,30 @@ def depth_smoothness(blocks: RepeatedBlocks) -> Estimate:
     return Estimate(value=value, error=abs(value) * 1e-6, method=method, label=Label.EXACT)
 
 
-def _parameters(blocks: RepeatedBlocks, block: int) -> Tensor:
+def tied(blocks: RepeatedBlocks) -> bool:
+    """Whether every block has the same parameters, gains and biases included."""
+    first = _flat(_parameters(blocks, 0))
+    return all(torch.equal(_flat(_parameters(blocks, block)), first) for block in range(1, blocks.count))
+
+
+def _parameters(blocks: RepeatedBlocks, block: int) -> list[Tensor]:
     steps = blocks.steps[block * blocks.period : (block + 1) * blocks.period]
-    flat = [parameter.detach().float().flatten() for step in steps for parameter in step.parameters]
-    return torch.cat(flat) if flat else torch.zeros(0)
+    return [parameter.detach() for step in steps for parameter in step.parameters]
+
+
+def _weights(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter for parameter in parameters if parameter.ndim > 1] or parameters
+
+
+def _flat(parameters: list[Tensor]) -> Tensor:
+    return torch.cat([parameter.float().flatten() for parameter in parameters]) if parameters else torch.zeros(0)
 
 
 def refinement_order(blocks: RepeatedBlocks) -> Estimate:
-    """The order p of the module's docstring, mean over inputs with its standard error."""
+    """The order p of the module's docstring, mean over inputs with its standard error.
+
+    None where it is well above 1: then the stacks of larger steps are beyond what any series in the step describes.
+    """
     count = blocks.count // _COARSEST * _COARSEST
     results = [blocks.columns(_run(blocks, count, stride))[:, :, 0] for stride in (1, 2, 4)]
     fine = torch.linalg.vector_norm(results[1] - results[0], dim=1, dtype=torch.float64)
@@ -52,6 +73,8 @@ def refinement_order(blocks: RepeatedBlocks) -> Estimate:
     if bool((fine <= noise).any()):
         return Estimate.unmeasured("coarser steps change less than rounding does")
     order = (coarse / fine).log2()
+    if not float(order.mean()) <= _HIGHEST:  # NaN included
+        return Estimate.unmeasured(f"the stacks of coarser steps blow up: log2 of their ratio is {order.mean():.1f}")
     error = order.std() / len(order) ** 0.5 if len(order) > 1 else order.new_tensor(torch.nan)
     result = Result(
         values=order[:, None],
@@ -65,10 +88,10 @@ def refinement_order(blocks: RepeatedBlocks) -> Estimate:
 
 
 def _run(blocks: RepeatedBlocks, count: int, stride: int) -> Value:
-    """The stack with every `stride`-th block kept, its updates `stride` times as large."""
+    """The stack with every `stride`-th block kept, its branches `stride` times as large."""
     value = blocks.value(0)
     with torch.no_grad():
         for block in range(0, count, stride):
             for position in range(block * blocks.period, (block + 1) * blocks.period):
-                value = plus(value, blocks.update(position, value), stride)
+                value = blocks.stretched(position, value, stride)
     return value

@@ -27,11 +27,13 @@ from dynstab.estimators.structure import (
     scaled_antisymmetric_defect,
     symplectic_defect,
 )
+from dynstab.linear.operator import DenseOperator, LinearOperator
 from dynstab.measures.aggregate import summarise
 from dynstab.measures.reconstruction import reconstruction_error
 from dynstab.measures.spans import Span, probe_columns, spans
 from dynstab.measures.structure_couplings import Seen, inverse_of, is_linear_span, nearest_defect, see_coupling, summed
 from dynstab.measures.survey import Finding, Survey
+from dynstab.systems.flow_trajectory import FlowTrajectory
 
 _DRAW = 11
 _SCREEN, _PROBES = 1, 4
@@ -44,11 +46,19 @@ _NAMES: tuple[PropertyName, ...] = (
 
 @dataclass(kw_only=True, eq=False)
 class _Screen:
-    """What was seen of one span: the defects by name, and the coupling that it may be."""
+    """What was seen of one span: the defects by name, and the coupling that it may be.
+
+    `confirmed` by a finite move, the coupling knows its way back, even in a network that is not read as one of them.
+    """
 
     span: Span
     coupling: Seen | None = None
+    confirmed: bool = False
     found: dict[PropertyName, Result] = field(default_factory=dict)
+
+    def goes_back_as(self, read: PropertyName) -> bool:
+        """Whether by its own coupling: where the network is read so, or where it has no halves to shift in turn."""
+        return self.confirmed and (read == "coupling" or self.span.halves is None)
 
     def keeps(self, name: PropertyName) -> bool | None:
         result = self.found.get(name)
@@ -77,28 +87,29 @@ def measure_structure(survey: Survey) -> Iterator[Finding]:
     backwards = "coupling" if "coupling" in names else "reversible"
     if backwards in names:
         run = [screen.span for screen in screens if screen.keeps("reversible") or screen.keeps(backwards)]
-        fields["reconstruction"] = reconstruction_error(survey.spectral, run, inverse_of(kept))
+        known = [screen.coupling for screen in screens if screen.coupling and screen.goes_back_as(backwards)]
+        fields["reconstruction"] = reconstruction_error(survey.spectral, run, inverse_of(known))
     yield Finding("structure", 0, fields)
 
 
 def _screened(survey: Survey, span: Span, probes: Probes) -> _Screen:
     """A few products for each property, and exact numbers for those that these do not rule out."""
-    screen, operator = _Screen(span=span), span.operator
-    for name, defect in _defects(span).items():
+    screen, operator, flow = _Screen(span=span), span.operator, _own_field(survey, span)
+    for name, defect in _defects(span, flow).items():
         result = defect(probes)
         screen.found[name] = defect(_closer(survey, span)) if is_kept(result) else result
     if is_kept(screen.found.get("Hamiltonian field", screen.found["antisymmetric field"])) and span.halves is not None:
         screen.found["symplectic"] = symplectic_defect(operator, span.halves, _closer(survey, span))
     matrix = survey.spectral_matrices[span.source]
     single = span.target == span.source + 1 and operator.cols <= _EXACT_SIZE
-    if single and matrix is not None and not is_kept(screen.found["antisymmetric field"]):
+    if flow is None and single and matrix is not None and not is_kept(screen.found["antisymmetric field"]):
         scaled = scaled_antisymmetric_defect(matrix)
         screen.found["antisymmetric field"] = scaled if is_kept(scaled) else screen.found["antisymmetric field"]
     seen = screen.coupling = see_coupling(survey, span)
     coupling = None if seen is None else seen.defect(_closer(survey, span))
     if coupling is not None:
-        screen.found["coupling"] = coupling
-        if seen is not None and seen.shifts and is_kept(coupling):
+        screen.found["coupling"], screen.confirmed = coupling, is_kept(coupling)
+        if seen is not None and seen.shifts and screen.confirmed:
             screen.found["reversible"] = coupling
     volume = _volume(survey, span)
     if volume is None and seen is not None and screen.keeps("coupling"):
@@ -139,15 +150,26 @@ def _closer(survey: Survey, span: Span) -> Probes:
     return Probes(columns=columns, exact=False)
 
 
-def _defects(span: Span) -> dict[PropertyName, Callable[[Probes], Result]]:
+def _own_field(survey: Survey, span: Span) -> LinearOperator | None:
+    """The Jacobian of a flow's vector field where the span starts; of other systems the step alone is known."""
+    trajectory = survey.spectral
+    if not isinstance(trajectory, FlowTrajectory):
+        return None
+    jacobian, samples = trajectory.points[span.source].jacobian, span.operator.samples
+    return jacobian if jacobian.samples == samples else DenseOperator(jacobian.dense()[:samples])
+
+
+def _defects(span: Span, flow: LinearOperator | None) -> dict[PropertyName, Callable[[Probes], Result]]:
+    """Each from probes; the field is that of the flow, or the step of explicit Euler that a residual step is."""
     operator, halves = span.operator, span.halves
+    stepped, identity = (operator, 1.0) if flow is None else (flow, 0.0)
     defects: dict[PropertyName, Callable[[Probes], Result]] = {
-        "antisymmetric field": lambda probes: antisymmetric_defect(operator, probes)
+        "antisymmetric field": lambda probes: antisymmetric_defect(stepped, probes, identity=identity)
     }
     if halves is not None:
         defects |= {
             "symplectic": lambda probes: symplectic_defect(operator, halves, probes),
-            "Hamiltonian field": lambda probes: hamiltonian_defect(operator, halves, probes),
+            "Hamiltonian field": lambda probes: hamiltonian_defect(stepped, halves, probes, identity=identity),
             "reversible": lambda probes: coupling_defect(operator, halves, probes),
         }
     return defects

@@ -123,10 +123,14 @@ def summed(survey: Survey, kept: Sequence[Seen], other: Sequence[Seen]) -> Coupl
 
 
 def inverse_of(known: Sequence[Seen]) -> Inverse:
-    """What a span maps to given columns: by its own scale and shift, or as an additive coupling of the halves."""
+    """What a span maps to given columns: by its own scale and shift, or as an additive coupling of the halves.
+
+    Args:
+        known: every coupling that a finite move confirmed.
+    """
     couplings = {each.span.source: each.coupling for each in known}
 
-    def inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor:
+    def inverse(trajectory: Trajectory, span: Span, image: Tensor) -> Tensor | None:
         if span.source not in couplings:
             return additive_inverse(trajectory, span, image)
         function = partial(run_forward, trajectory, span)

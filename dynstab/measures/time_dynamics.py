@@ -7,34 +7,29 @@ of tangents forth for the exponents, probes back for the memory, and nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from math import isfinite
 
 import torch
 from torch import Tensor
 
-from dynstab.core.estimate import CONVERGED, Estimate, Label
+from dynstab.core.estimate import Estimate, Label
 from dynstab.core.time_dynamics import GateUse
-from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
 from dynstab.estimators.frame_walk import LONGEST_INTERVAL, FrameWalk
 from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.qr_result import QRExponents
-from dynstab.estimators.recurrence import Recurrence
-from dynstab.measures.aggregate import summarise
 from dynstab.measures.directions import measure_directions
 from dynstab.measures.effort import plan_frame
 from dynstab.measures.fixed_point import find_fixed_point
 from dynstab.measures.memory import measure_memory
 from dynstab.measures.survey import Finding, Survey
+from dynstab.measures.time_exponents import exponents_of, running
+from dynstab.measures.time_states import columns_of, outcome_of, size_growth
 from dynstab.systems.time import GATE
 from dynstab.systems.trajectory import Trajectory
 
 _DRAW = 11
-_UNIT = "nat/step"
 _SHORT = 20
-_RUNNING = 60
-_SHOWN = 3
 _SHUT, _OPEN = 0.05, 0.95
+_FACTOR_BYTES = 2**28
 
 
 def measure_time(survey: Survey) -> Iterator[Finding]:
@@ -44,11 +39,12 @@ def measure_time(survey: Survey) -> Iterator[Finding]:
         return
     whole = looked_at.whole or looked_at
     steps, discarded = len(whole.steps), _discarded(len(whole.steps))
-    outcomes = _outcomes(whole)
+    columns = columns_of(whole)
     yield Finding("time", 0, {"steps": steps - discarded, "discarded": discarded, "driven": not whole.held})
+    yield Finding("time", 0, {"size_growth": size_growth(columns[discarded:])})
     found = _walk(survey, whole, discarded)
-    yield Finding("time", 0, {"outcome": _outcome(outcomes, found, whole), **_running(found, discarded)})
-    yield Finding("lyapunov", 0, _exponents(survey, found, discarded))
+    yield Finding("time", 0, {"outcome": outcome_of(columns, found.values[:, 0], whole), **running(found, discarded)})
+    yield Finding("lyapunov", 0, exponents_of(survey, found, discarded))
     yield Finding("time", 0, measure_memory(survey, whole))
     yield Finding("time", 0, measure_directions(survey, whole, found))
     if whole.held:
@@ -59,29 +55,6 @@ def measure_time(survey: Survey) -> Iterator[Finding]:
 def _discarded(steps: int) -> int:
     """A fifth, in which states and tangents settle; nothing of a sequence that is too short to lose any."""
     return steps // 5 if steps >= _SHORT else 0
-
-
-def _outcomes(whole: Trajectory) -> Recurrence:
-    """All inputs watched over all states."""
-    columns = [state.layout.flatten(tuple(t[None] for t in state.value))[:, :, 0] for state in whole.states]
-    watch = Recurrence(columns[0], len(columns[0]))
-    for state in columns[1:]:
-        watch.see(state)
-    return watch
-
-
-def _outcome(watch: Recurrence, found: QRExponents, whole: Trajectory) -> str:
-    """What became of the states: of a driven recurrence only that they diverged."""
-    leading = found.values[:, 0].tolist()
-    told = [watch.outcome(value, row) for row, value in enumerate(leading)]
-    if not whole.held:
-        told = [each if fell else None for each, fell in zip(told, watch.fallen.tolist(), strict=True)]
-    counts = {each: told.count(each) for each in dict.fromkeys(told)}
-    if list(counts) == [None]:
-        return CONVERGED
-    if len(counts) == 1:
-        return next(iter(counts)) or CONVERGED
-    return "; ".join(f"{amount} of {len(told)} inputs: {each or 'go on'}" for each, amount in counts.items())
 
 
 def _walk(survey: Survey, whole: Trajectory, discarded: int) -> QRExponents:
@@ -99,60 +72,12 @@ def _walk(survey: Survey, whole: Trajectory, discarded: int) -> QRExponents:
     settle.factorise()
     rest = operators[discarded:]
     walk = FrameWalk(
-        settle.frame, keep_factors=False, floor=floor, longest=max(1, min(LONGEST_INTERVAL, len(rest) // 20))
+        settle.frame, memory_limit=_FACTOR_BYTES, floor=floor, longest=max(1, min(LONGEST_INTERVAL, len(rest) // 20))
     )
     for operator in rest:
         walk.push(operator)
         survey.tick()
     return walk.finish()
-
-
-def _exponents(survey: Survey, found: QRExponents, discarded: int) -> dict[str, object]:
-    full = found.values.shape[1] == survey.trajectory.steps[0].jacobian.cols
-    note = f"{found.method}, {discarded} discarded" if discarded else found.method
-    result = replace(found, method=note)
-    listed = tuple(summarise(result.column(i), unit=_UNIT) for i in range(min(survey.config.k, found.values.shape[1])))
-    dimensions = torch.tensor([kaplan_yorke_dimension(row, full=full) for row in found.values], dtype=torch.float64)
-    entropies = torch.tensor([expansion_sum(row) for row in found.values], dtype=torch.float64)
-    doubt = found.errors.where(found.values > 0, 0.0).sum(dim=1, keepdim=True)
-    entropy = summarise(result.with_values(entropies[:, None], doubt), unit=_UNIT)
-    if not full and bool((found.values[:, -1] > 0).any()):
-        entropy = entropy.model_copy(update={"label": Label.LOWER})
-    fields: dict[str, object] = {"qr": listed, "expansion_sum": entropy}
-    if bool(dimensions.isnan().any()):
-        fields["kaplan_yorke_dimension"] = Estimate.unmeasured("more exponents than were asked for are needed")
-    else:
-        error = _dimension_error(found)
-        dimension = summarise(result.with_values(dimensions[:, None], error))
-        fields["kaplan_yorke_dimension"] = dimension.model_copy(update={"method": f"Kaplan-Yorke from {note}"})
-    if full and survey.trajectory.whole is not None:
-        total = found.logs.sum(dim=2).sum(dim=1) / sum(found.lengths)
-        fields["sum"] = summarise(result.with_values(total[:, None], found.errors.sum(dim=1, keepdim=True)), unit=_UNIT)
-    return fields
-
-
-def _dimension_error(found: QRExponents) -> Tensor:
-    """Of the dimension, to first order: the error of the partial sum over the exponent that ends it."""
-    rows = []
-    for values, errors in zip(found.values, found.errors, strict=True):
-        sums = values.cumsum(0)
-        j = int((sums >= 0).sum())
-        inside = float(errors[: j + 1].sum()) if j < len(values) else 0.0
-        rows.append(inside / abs(float(values[j])) if j < len(values) and isfinite(float(values[j])) else 0.0)
-    return torch.tensor(rows, dtype=torch.float64)[:, None]
-
-
-def _running(found: QRExponents, discarded: int) -> dict[str, object]:
-    """The leading exponents over the first n steps, at some sixty n, mean over inputs."""
-    lengths = torch.tensor(found.lengths, dtype=torch.float64).cumsum(0)
-    sums = found.logs[:, :, :_SHOWN].cpu().cumsum(dim=1) / lengths[None, :, None]
-    pace = max(1, len(lengths) // _RUNNING)
-    chosen = sorted({*range(pace - 1, len(lengths), pace), len(lengths) - 1})
-    means = sums.mean(dim=0)[chosen]
-    return {
-        "running_steps": tuple(discarded + int(lengths[i]) for i in chosen),
-        "running": tuple(tuple(row) for row in means.tolist()),
-    }
 
 
 def _gates(looked_at: Trajectory) -> tuple[GateUse, ...]:

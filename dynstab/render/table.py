@@ -20,12 +20,16 @@ LOCAL_FLAG = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A column: the field of StepMeasurement, its heading, its name in words, and its rank (1 is kept longest)."""
+    """A column: the field of StepMeasurement, its heading, its name in words, and its rank (1 is kept longest).
+
+    What is `spectral` may be measured at fewer inputs than the rest.
+    """
 
     field: str
     heading: str
     words: str
     rank: int
+    spectral: bool = False
 
     def of(self, step: StepMeasurement) -> Estimate:
         return getattr(step, self.field)
@@ -55,23 +59,23 @@ class Gap:
     rows: tuple[Row, ...]
 
 
-def _quantity(field: str, heading: str, words: str, rank: int) -> Quantity:
-    return Quantity(field=field, heading=heading, words=words, rank=rank)
+def _quantity(field: str, heading: str, words: str, rank: int, *, spectral: bool = False) -> Quantity:
+    return Quantity(field=field, heading=heading, words=words, rank=rank, spectral=spectral)
 
 
 QUANTITIES = (
     _quantity("rms_gain", "χ", "RMS gain ‖J‖²/d", 1),
     _quantity("relative_gain", "χ rel", "RMS gain relative to the states' norms", 4),
-    _quantity("largest_singular_value", "σ max", "largest singular value", 2),
-    _quantity("smallest_singular_value", "σ min", "smallest nonzero singular value", 6),
-    _quantity("nullity", "nullity", "dimension of the null space", 7),
-    _quantity("logarithmic_norm", "μ₂", "logarithmic norm of J - I", 3),
-    _quantity("spectral_radius", "ρ", "spectral radius", 8),
-    _quantity("spectral_abscissa", "α", "spectral abscissa of J - I", 9),
-    _quantity("log_determinant", "ln|det|", "ln |det J|", 13),
-    _quantity("henrici_departure", "Henrici", "departure from normality", 14),
-    _quantity("kreiss_constant", "Kreiss", "Kreiss constant", 15),
-    _quantity("transient_growth", "transient", "largest norm of the powers of J", 16),
+    _quantity("largest_singular_value", "σ max", "largest singular value", 2, spectral=True),
+    _quantity("smallest_singular_value", "σ min", "smallest nonzero singular value", 6, spectral=True),
+    _quantity("nullity", "nullity", "dimension of the null space", 7, spectral=True),
+    _quantity("logarithmic_norm", "μ₂", "logarithmic norm of J - I", 3, spectral=True),
+    _quantity("spectral_radius", "ρ", "spectral radius", 8, spectral=True),
+    _quantity("spectral_abscissa", "α", "spectral abscissa of J - I", 9, spectral=True),
+    _quantity("log_determinant", "ln|det|", "ln |det J|", 13, spectral=True),
+    _quantity("henrici_departure", "Henrici", "departure from normality", 14, spectral=True),
+    _quantity("kreiss_constant", "Kreiss", "Kreiss constant", 15, spectral=True),
+    _quantity("transient_growth", "transient", "largest norm of the powers of J", 16, spectral=True),
     _quantity("branch_share", "branch", "share of the update in the gain", 10),
     _quantity("norm_growth", "growth", "growth of the state's RMS norm", 5),
     _quantity("update_ratio", "update", "size of the update over the state's", 11),
@@ -97,6 +101,19 @@ def rows(report: Report) -> list[Row]:
         )
         for index in indices
     ]
+
+
+def meaning(quantity: Quantity, table: Iterable[Row], inputs: int) -> str:
+    """What a column holds, in words, and of how many of the inputs where that is not all of them."""
+    if not quantity.spectral:
+        return quantity.words
+    counts = [estimate.samples for row in table if (estimate := quantity.of(row.measured)).measured]
+    return quantity.words + some_of(max(counts, default=inputs), inputs)
+
+
+def some_of(count: int, inputs: int) -> str:
+    """ " (1 of 8 inputs)" where a number rests on fewer inputs than the analysis was given; else nothing."""
+    return f" ({count} of {inputs} inputs)" if count < inputs else ""
 
 
 def condensed(report: Report, *, all_steps: bool = False) -> list[Row | Gap]:

@@ -200,11 +200,21 @@ def _step(index: int, step: PlannedStep, tape: Tape, states: tuple[State, ...], 
         target=index + 1,
         jacobian=TapeOperator(tape, source.layout, target.layout),
         function=function,
+        parts=_parts(step, values),
         residual_coefficient=step.alpha if same and isinstance(step.alpha, float) else None,
         activations=tuple(found for node in step.nodes if (found := activation_of(node, values))),
         block=step.block,
         parameters=tuple(graph.parameters[learned[node]] for node in used),
     )
+
+
+def _parts(step: PlannedStep, values: Values) -> tuple[SegmentFunction, SegmentFunction, SegmentFunction] | None:
+    """What is before its residual sum, the sum, and what is behind, where states are one tensor and there is such."""
+    cuts = () if step.update is None else (step.low, *step.update, step.high)
+    if not cuts or any(len(cut.live) > 1 for cut in cuts):
+        return None
+    before, update, after = (SegmentFunction(a.live, b.live, values) for a, b in zip(cuts, cuts[1:], strict=False))
+    return before, update, after
 
 
 def _upstream(node: fx.Node, learned: Mapping[fx.Node, str]) -> list[fx.Node]:

@@ -11,7 +11,6 @@ from torch import nn
 
 from dynstab.capture.capture import unwrap
 from dynstab.capture.subject import Subject
-from dynstab.core.errors import StateError
 from dynstab.core.report import Check
 from dynstab.systems.flow_methods import installed
 from dynstab.systems.flow_problem import Problem, Solution
@@ -46,20 +45,18 @@ def flow_system(
 
     The integral with the most steps is taken, by torchdiffeq's odeint or odeint_adjoint, or torchcde's cdeint. A
     module that solves none is read as a vector field f(t, x), or f(x), of its input, and integrated from 0 to 1.
+    Where the solver accepted no step, the initial state is all there is.
     `granularity` and `states` say nothing here: the solver's steps are the states.
 
     Raises:
         InputError: the model rejects the inputs.
         ConfigError: no differential equation is solved and the module is no vector field.
-        StateError: the solver accepted no step.
     """
     args = without_time(unwrap(module), args)
     subject = Subject(unwrap(module), args, kwargs or {}, dtype=dtype, device=device, seed=seed)
     source = source_of(subject)
 
     def build(problem: Problem, solution: Solution) -> FlowSystem:
-        if not solution.steps:
-            raise StateError(f"the solver accepted no step ({solution.outcome})", expected="a field that is finite")
         trajectory = flow_trajectory(problem, solution, source, compare=verify)
         return FlowSystem(trajectory=trajectory, checks=flow_checks(trajectory) if verify else ())
 

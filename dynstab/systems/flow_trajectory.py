@@ -72,7 +72,7 @@ def first_of(operator: LinearOperator) -> JacobianOperator:
 
 
 def flow_trajectory(problem: Problem, solution: Solution, source: Source, *, compare: bool = True) -> FlowTrajectory:
-    """The trajectory of a solution with at least one step; its graphs are captured here, while the field lives.
+    """The trajectory of a solution; its graphs are captured here, while the field lives.
 
     `compare`: take the gradients by the adjoint equation and through the solver.
     """
@@ -81,7 +81,7 @@ def flow_trajectory(problem: Problem, solution: Solution, source: Source, *, com
     field = MapFamily(lambda x, p: problem.field(p[0], x))
     operators = [_operator(flow_map, group) for group in groups]
     states = [*(group[0].state for group in groups), solution.last]
-    layouts, coupled = find_layouts(states, [each.push_tensors for each in operators], _axis(problem.initial))
+    layouts, coupled = _layouts(states, operators, _axis(problem.initial))
     merged = len(groups) < len(solution.steps)
     points = tuple(
         field_point(problem, field, group[0], layout, merged) for group, layout in zip(groups, layouts, strict=False)
@@ -122,8 +122,18 @@ def _gradients(problem: Problem, solution: Solution) -> Gradients | str:
         return one_line(error)
 
 
+def _layouts(
+    states: list[Tensors], operators: list[JacobianOperator], axis: tuple[int, int] | None
+) -> tuple[list[Layout], bool]:
+    if operators or axis is None:
+        return find_layouts(states, [each.push_tensors for each in operators], axis)
+    # Before any step, nothing can have mixed the inputs.
+    (state,), (dim, samples) = states, axis
+    return [Layout(shapes=tuple(t.shape for t in state), samples=samples, sample_dims=(dim,) * len(state))], False
+
+
 def _groups(steps: tuple[SolvedStep, ...]) -> list[tuple[SolvedStep, ...]]:
-    length = -(-len(steps) // MOST_STEPS)
+    length = max(1, -(-len(steps) // MOST_STEPS))
     return [steps[start : start + length] for start in range(0, len(steps), length)]
 
 

@@ -25,7 +25,9 @@ def loss_cotangent(system: DepthSystem, loss: Callable[[Any], Tensor]) -> tuple[
     subject, output = system.subject, system.output
     if output is None:
         raise InputError(
-            "a loss of an output that the analysis does not reach", remedy="leave --loss out: only blocks are analysed"
+            "a loss of an output that the analysis does not reach",
+            expected="a model whose output is the last state",
+            remedy="leave --loss out: only blocks are analysed",
         )
     with torch.enable_grad(), tracing_context(), isolated(subject.module):
         result = subject.forward(subject.differentiable(), subject.inputs)
@@ -36,12 +38,21 @@ def loss_cotangent(system: DepthSystem, loss: Callable[[Any], Tensor]) -> tuple[
             raise InputError(
                 f"the loss rejects the model's output: {one_line(error)}",
                 expected="a function of what forward returns",
+                remedy="call it on model(input) yourself to see where it fails",
             ) from error
         if not isinstance(value, Tensor) or value.numel() != 1:
-            raise InputError(f"the loss returned {_kind(value)}", expected="a tensor with one entry")
+            raise InputError(
+                f"the loss returned {_kind(value)}",
+                expected="a tensor with one entry",
+                remedy="reduce it, as by .mean()",
+            )
         (gradient,) = torch.autograd.grad(value.reshape(()), [leaf], allow_unused=True)
     if gradient is None:
-        raise InputError("the loss does not depend on the output that the analysis follows")
+        raise InputError(
+            "the loss does not depend on the output that the analysis follows",
+            expected="a loss of the model's main output, with a gradient",
+            remedy="compute it without detach, from the tensor that the last step returns",
+        )
     return (gradient.detach(),)
 
 

@@ -44,7 +44,10 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStep:
-    """A step before it is linearised: the live sets on both sides and the nodes between."""
+    """A step before it is linearised: the live sets on both sides and the nodes between.
+
+    `update` is where its one residual sum begins and ends, if there is a norm or an activation before or behind it.
+    """
 
     low: Cut
     high: Cut
@@ -52,6 +55,7 @@ class PlannedStep:
     alpha: Alpha | None
     block: str
     name: str = ""
+    update: tuple[Cut, Cut] | None = None
 
 
 def plan_steps(
@@ -256,7 +260,9 @@ def _step(group: list[Segment]) -> PlannedStep:
     factors = [segment.alpha for segment in group if segment.alpha is not None]
     residual = main.weight is Weight.RESIDUAL and not any(s.weight is Weight.MIXING for s in group)
     alpha = prod(factors) if residual else None
-    return PlannedStep(low=group[0].low, high=group[-1].high, nodes=nodes, alpha=alpha, block=main.block)
+    inside = residual and sum(s.weight is Weight.RESIDUAL for s in group) == 1
+    update = (main.low, main.high) if inside and any(s.weight is Weight.POINTWISE for s in group) else None
+    return PlannedStep(low=group[0].low, high=group[-1].high, nodes=nodes, alpha=alpha, block=main.block, update=update)
 
 
 def _named(steps: list[PlannedStep]) -> list[PlannedStep]:

@@ -8,7 +8,7 @@ does; exponents and memory are measured along all of it (`Trajectory.whole`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from dynstab.capture.trace import tracing_context
 from dynstab.capture.verify import deviation, tolerance
 from dynstab.core.errors import InputError, StateError, first_line
 from dynstab.core.report import Check
+from dynstab.linear.agreement import nearby
 from dynstab.linear.driven import DrivenMap, RecomputedOperator, Tensors
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator, RelaidOperator
@@ -31,7 +32,7 @@ from dynstab.systems.time_calls import inner_recurrence
 from dynstab.systems.time_layers import cell_recurrence, layer_recurrence
 from dynstab.systems.time_recurrence import Bound, Recurrence
 from dynstab.systems.time_scan import scan_recurrence
-from dynstab.systems.time_step import has_step, own_step_recurrence, stepper_recurrence
+from dynstab.systems.time_step import has_forward, has_step, own_step_recurrence, stepper_recurrence
 from dynstab.systems.time_verify import GRADIENT_STEPS, verify_run
 from dynstab.systems.trajectory import Activation, State, Step, Trajectory
 
@@ -132,7 +133,7 @@ def find_recurrence(
 
 def is_recurrent(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a module is one recurrent layer or cell, or little else: an embedding before it, a head after it."""
-    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or (has_step(module) and not has_forward(module)):
         return True
     layers = [each for each in module.modules() if isinstance(each, (nn.RNNBase, nn.RNNCellBase))]
     own = {id(parameter) for layer in layers for parameter in layer.parameters()}
@@ -151,7 +152,7 @@ def _run(recurrence: Recurrence, driven: DrivenMap) -> list[Tensors]:
     """h_0 ... h_T, until a state is not finite; the graph is compared with the step at times 1, 2, 4, 8, ..."""
     states = [recurrence.start]
     with torch.no_grad():
-        if driven.captured and not all(_agrees_at(recurrence, driven, point) for point in _nearby(recurrence.start)):
+        if driven.captured and not all(_agrees_at(recurrence, driven, point) for point in nearby(recurrence.start)):
             driven.forget(_BRANCHES)
         for time in range(recurrence.length + recurrence.after):
             inputs = recurrence.at(time)
@@ -163,17 +164,6 @@ def _run(recurrence: Recurrence, driven: DrivenMap) -> list[Tensors]:
             if not all(bool(tensor.isfinite().all()) for tensor in states[-1]):
                 break
     return states
-
-
-def _nearby(state: Tensors) -> Iterator[Tensors]:
-    """States around the first one, on both of its sides, at which a branch on values would show."""
-    generator = torch.Generator().manual_seed(0)
-    for size in (0.01, 1.0, -2.0):
-        scales = [float(tensor.abs().mean()) or 1.0 for tensor in state]
-        yield tuple(
-            tensor + size * scale * torch.randn(tensor.shape, generator=generator).to(tensor)
-            for tensor, scale in zip(state, scales, strict=True)
-        )
 
 
 def _agrees_at(recurrence: Recurrence, driven: DrivenMap, state: Tensors) -> bool:
@@ -198,11 +188,7 @@ def _trajectory(recurrence: Recurrence, driven: DrivenMap, run: list[Tensors], n
     own = min(recurrence.length, len(run) - 1)
     start = max(first, own - WINDOW)
     layout, coupled = _layout(recurrence, driven, run, start)
-    route = (
-        {f"torch.func: {driven.reason}": 1}
-        if driven.reason
-        else dict(driven.jacobian(run[-2], recurrence.at(len(run) - 2)).routes)
-    )
+    route = dict(driven.jacobian(run[-2], recurrence.at(len(run) - 2)).routes)
 
     def between(low: int, high: int, kept: bool, extra: tuple[str, ...], whole: Trajectory | None) -> Trajectory:
         times = range(low, high)
@@ -216,7 +202,7 @@ def _trajectory(recurrence: Recurrence, driven: DrivenMap, run: list[Tensors], n
             steps=tuple(_step(i, t, recurrence, driven, run, layout, kept) for i, t in enumerate(times)),
             samples=layout.samples,
             coupled=coupled,
-            rung="one step, captured" if driven.captured else "one step, by torch.func",
+            rung=driven.rung,
             notes=(*notes, *extra),
             routes=route,
             whole=whole,

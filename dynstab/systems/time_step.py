@@ -45,6 +45,11 @@ def has_step(module: nn.Module) -> bool:
     return callable(getattr(module, "step", None))
 
 
+def has_forward(module: nn.Module) -> bool:
+    """Whether a module can be called."""
+    return getattr(module.forward, "__name__", "") != "_forward_unimplemented"
+
+
 def stepper_recurrence(bound: Bound, args: tuple[Any, ...], name: str) -> Recurrence:
     """A module with `step(input, state)` or `step(state, input)`; its forward takes (batch, T, features).
 

@@ -16,6 +16,8 @@ from dynstab.core.report import Check, Choices
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import LinearOperator, ProductOperator
 
+Map = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
@@ -66,6 +68,8 @@ class Step:
         residual_coefficient: None for a step that is not residual, and where each channel has its own.
         jacobian: d target / d source at the source's value.
         function: the map itself, tensors of the source -> tensors of the target.
+        parts: function, of a residual step, as a norm or an activation, then the sum alone, then again such;
+            None where the sum is all, or not told apart.
         activations: pointwise nonlinearities with a kink inside it.
         block: what it belongs to ("transformer.h.3"). parameters: those that it uses.
     """
@@ -76,7 +80,8 @@ class Step:
     source: int
     target: int
     jacobian: LinearOperator
-    function: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+    function: Map
+    parts: tuple[Map, Map, Map] | None = None
     residual_coefficient: float | None = None
     activations: tuple[Activation, ...] = ()
     block: str = ""

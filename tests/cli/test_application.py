@@ -75,6 +75,33 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert running.returncode == 141
 
 
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [("render", "run.json", "--json", "copy.json"), ("rule",), ("--help",)])
+def test_a_full_stdout_is_told_in_a_sentence_and_files_are_written_first(
+    exploding_report: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "run.json").write_bytes(exploding_report.read_bytes())
+    command = [sys.executable, "-m", "dynstab", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "stdout cannot be written (No space left on device)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    if "copy.json" in arguments:
+        assert (tmp_path / "copy.json").read_bytes() == exploding_report.read_bytes()
+
+
+@pytest.mark.process
+def test_a_reader_that_goes_away_leaves_the_files_that_were_asked_for(exploding_report: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dynstab", "render", str(exploding_report), "--json", "copy.json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+    assert running.returncode == 141
+    assert (tmp_path / "copy.json").read_bytes() == exploding_report.read_bytes()
+
+
 def test_defaults_stand_in_the_nearest_pyproject(dynstab: Run, exploding_report: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.dynstab]\nformat = "json"\nfail-on = "error"\nselect = "DS1"\n')
     result = dynstab("render", exploding_report)
@@ -96,10 +123,11 @@ def test_defaults_are_of_the_options_types(dynstab: Run, models: dict[str, Path]
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("trust-pickle = true", "trust_pickle"),
+        ("trust-pickle = true", "'trust-pickle'"),
         ('model = "evil.py:make"', "model"),
         ('json = "anywhere"', "json"),
         ("colour = 1", "colour"),
+        ("colour = 1", " fail-on,"),
         ("select = [", "TOML"),
     ],
 )
@@ -122,8 +150,8 @@ def test_options_and_config_speak_the_same_words() -> None:
         if choices is not None:
             allowed = [value for part in (field.annotation, *get_args(field.annotation)) for value in get_args(part)]
             assert set(choices) == {value for value in allowed if isinstance(value, str)}
-        if isinstance(offered[name].show_default, str):
-            assert offered[name].show_default == str(field.default)
+        if field.default not in (None, ()):
+            assert offered[name].default == field.default
 
 
 def test_every_command_has_help(dynstab: Run) -> None:

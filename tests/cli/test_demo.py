@@ -40,3 +40,12 @@ def test_a_folder_that_cannot_be_made_is_named(dynstab: Callable[..., Result], t
     result = dynstab("demo", "--out", "file/inside")
     assert result.exit_code == 2
     assert "file/inside" in result.stderr
+
+
+def test_an_effort_that_does_not_exist_is_refused_before_anything_is_trained(
+    dynstab: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = dynstab("demo", "--effort", "foo")
+    assert result.exit_code == 2
+    assert "'quick', 'standard', 'thorough'" in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from dynstab.core.flag import Severity
-from dynstab.diagnostics import HEADINGS, all_rules, diagnose, find_rule
+from dynstab.diagnostics import HEADINGS, all_rules, diagnose, matching_rules
 from dynstab.diagnostics.case import Case
 from dynstab.diagnostics.thresholds import EULER_RADIUS
 
@@ -155,14 +155,14 @@ def test_non_finite_names_the_first_state_and_the_step_before_it():
 
 
 def test_bfloat16_loses_updates_below_two_to_the_minus_nine():
-    rule = find_rule("lost-update")
+    (rule,) = matching_rules("lost-update")
     for ratio, lost in ((2.0**-9 * 0.99, True), (2.0**-9 * 1.01, False)):
         facts = Case(training_dtype="bfloat16", every_step={"update_ratio": ratio}).facts()
         assert bool(rule.check(facts)) is lost
 
 
 def test_overflow_asks_for_headroom_and_counts_entries_against_the_training_dtype():
-    rule = find_rule("dtype-overflow-risk")
+    (rule,) = matching_rules("dtype-overflow-risk")
     severities = {}
     for peak in (6000.0, 7000.0, 65504.0, 65505.0):
         facts = Case(training_dtype="float16", states={5: {"max_abs": peak}}).facts()
@@ -172,13 +172,16 @@ def test_overflow_asks_for_headroom_and_counts_entries_against_the_training_dtyp
 
 @pytest.mark.parametrize(("chi", "fires"), [(math.exp(0.69), False), (math.exp(0.75), True), (math.exp(-0.75), True)])
 def test_outlier_cut_is_on_the_logarithm_of_chi(chi, fires):
-    flags = find_rule("outlier-step").check(Case(steps={3: {"rms_gain": chi, "relative_gain": chi}}).facts())
+    flags = matching_rules("outlier-step")[0].check(Case(steps={3: {"rms_gain": chi, "relative_gain": chi}}).facts())
     assert bool(flags) is fires
 
 
-def test_what_most_steps_do_is_information_and_no_outlier():
-    (flag,) = diagnose(Case(every_step={"rms_gain": 0.1, "relative_gain": 0.1}).facts())
-    assert (flag.name, flag.severity) == ("outlier-step", "info")
+def test_what_most_steps_do_is_no_outlier_and_what_differs_from_them_is():
+    usual = {"rms_gain": 0.1, "relative_gain": 0.1}
+    assert diagnose(Case(every_step=usual).facts()) == ()
+    (flag,) = diagnose(Case(every_step=usual, steps={4: {"rms_gain": 1.0, "relative_gain": 1.0}}).facts())
+    assert (flag.name, flag.severity, flag.steps) == ("outlier-step", "warning", (4,))
+    assert "the median step by 0.1" in flag.message
 
 
 def test_antisymmetric_field_is_euler_unstable_and_gets_no_smaller_step():
@@ -207,7 +210,7 @@ def test_lower_bounds_prove_growth_but_no_decay():
     def bound(value, label):
         return Estimate(value=value, error=0.0, label=label)
 
-    rule = find_rule("euler-unstable-step")
+    (rule,) = matching_rules("euler-unstable-step")
     for radius, abscissa, fires in (
         (Label.LOWER, Label.EXACT, True),
         (Label.UPPER, Label.EXACT, False),
@@ -216,7 +219,7 @@ def test_lower_bounds_prove_growth_but_no_decay():
     ):
         numbers = {"spectral_radius": bound(1.3, radius), "spectral_abscissa": bound(-0.1, abscissa)}
         assert bool(rule.check(Case(steps={2: numbers}).facts())) is fires
-    rule = find_rule("non-normal-growth")
+    (rule,) = matching_rules("non-normal-growth")
     for kreiss, radius, fires in ((Label.LOWER, Label.EXACT, True), (Label.LOWER, Label.LOWER, False)):
         numbers = {"kreiss_constant": bound(5.0, kreiss), "spectral_radius": bound(0.9, radius)}
         assert bool(rule.check(Case(steps={2: numbers}).facts())) is fires
@@ -243,3 +246,8 @@ def test_diagnostics_never_import_torch():
         "[diagnose(c.facts()) for r in all_rules() for c in r.fires_on]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_derivative_lost_on_the_way_is_told_beside_a_solution_that_ends_early() -> None:
+    case = Case(steps={5: {"rms_gain": math.nan}}, flow={"outcome": "the state became infinite", "reached": 0.9})
+    assert {flag.code for flag in diagnose(case.facts())} == {"DS401", "DS611"}

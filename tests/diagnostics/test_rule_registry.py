@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynstab.core.errors import ConfigError
-from dynstab.diagnostics import all_rules, diagnose, find_rule, matching_rules, selected_rules
+from dynstab.diagnostics import all_rules, diagnose, documented_rules, find_documented, matching_rules, selected_rules
 from dynstab.diagnostics.case import Case
 
 TROUBLED = Case(
@@ -18,14 +18,16 @@ TROUBLED = Case(
 
 
 def test_a_rule_is_found_by_code_or_name_in_any_case():
+    for rule in documented_rules():
+        assert find_documented(rule.code.lower()) is find_documented(rule.name) is rule
     for rule in all_rules():
-        assert find_rule(rule.code.lower()) is find_rule(rule.name) is rule
+        assert matching_rules(rule.code) == matching_rules(rule.name.upper()) == (rule,)
 
 
 @pytest.mark.parametrize("selector", ["exploding-gradiant", "DS999", "", "torch"])
 def test_an_unknown_rule_is_a_config_error(selector):
     with pytest.raises(ConfigError):
-        find_rule(selector)
+        find_documented(selector)
     with pytest.raises(ConfigError):
         diagnose(Case().facts(), select=[selector])
     with pytest.raises(ConfigError):
@@ -34,7 +36,7 @@ def test_an_unknown_rule_is_a_config_error(selector):
 
 def test_an_unknown_rule_names_the_nearest():
     with pytest.raises(ConfigError, match="exploding-gradient"):
-        find_rule("exploding-gradiant")
+        find_documented("exploding-gradiant")
 
 
 def test_the_beginning_of_a_code_selects_its_family():

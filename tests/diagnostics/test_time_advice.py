@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dynstab.core.time_dynamics import GateUse
-from dynstab.diagnostics import find_rule
+from dynstab.diagnostics import matching_rules
 from dynstab.diagnostics.case import Case
 
 
 def advice(*gates: str) -> str:
     uses = tuple(GateUse(name=name) for name in gates)
     case = Case(time="time", kind="plain", dynamics={"reach": 5.0, "sequence": 200, "gates": uses})
-    (flag,) = find_rule("DS602").check(case.facts())
+    (flag,) = matching_rules("DS602")[0].check(case.facts())
     return " ".join(flag.advice)
 
 

@@ -200,7 +200,7 @@ def pooled(rate: float, head: float) -> Facts:
 def test_a_mean_over_positions_in_the_head_is_no_vanishing():
     found = verdict(pooled(rate=0.0, head=-3.9))
     assert (found.kind, found.confidence) == ("stable", "high")
-    assert "stem and head left out" in found.summary
+    assert "the stem blocks.0 (step 0) and the head blocks.11 (step 11) left out" in found.summary
     assert diagnose(pooled(rate=0.0, head=-3.9), select=["vanishing-gradient"]) == ()
 
 
@@ -231,3 +231,15 @@ def test_where_a_state_is_nan_failed_derivatives_do_not_speak_against_the_captur
 def test_the_summary_tells_the_confidence_only_with_reasons():
     assert "onfidence" not in judged(Case()).summary
     assert "Confidence is medium: " in judged(Case(dtype="bfloat16")).summary
+
+
+def test_a_verdict_on_signals_names_the_end_that_the_gradient_leaves_out():
+    shrinking = {i: Estimate(value=math.exp(-0.5 * i)) for i in range(13)}
+    facts = pooled(rate=0.0, head=-3.9)
+    states = tuple(
+        state.model_copy(update={"rms": shrinking[state.index], "max_abs": shrinking[state.index]})
+        for state in facts.measurements.states
+    )
+    found = verdict(replace(facts, measurements=facts.measurements.model_copy(update={"states": states})))
+    assert found.summary.startswith("Signals vanish")
+    assert "the head blocks.11 (step 11) left out" in found.summary

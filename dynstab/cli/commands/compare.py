@@ -63,11 +63,12 @@ def _deliver(
     from dynstab.cli.consoles import output
     from dynstab.core.report import write_whole
 
-    if json == "-":
-        click.echo(comparison.to_json())
-    else:
-        output().print(comparison)
+    # Files come first: stdout may be closed or full.
     if json not in (None, "-"):
         write_whole(json, comparison.to_json())
     if html is not None:
         write_page(comparison, html, assets=assets)
+    if json == "-":
+        click.echo(comparison.to_json())
+    else:
+        output().print(comparison)

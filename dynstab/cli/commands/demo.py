@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from dynstab.cli.options import debug_option
+from dynstab.cli.options import EFFORTS, debug_option
 
 
 @click.command()
 @click.option("--out", metavar="DIR", default="demo-out", show_default=True, help="Folder for what it writes.")
 @click.option("--epochs", type=click.IntRange(min=0), default=10, show_default=True, help="Of training.")
-@click.option("--effort", default="standard", show_default=True, help="Of the analyses: quick, standard, thorough.")
+@click.option("--effort", type=EFFORTS, default="standard", show_default=True, help="Of the analyses.")
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, out: str, epochs: int, effort: str) -> None:

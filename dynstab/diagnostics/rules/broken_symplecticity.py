@@ -9,6 +9,7 @@ from dynstab.core.structure import Property, StepDefect
 from dynstab.diagnostics.case import Case, number
 from dynstab.diagnostics.facts import Facts, finite
 from dynstab.diagnostics.rule import Finding, Rule, document
+from dynstab.diagnostics.thresholds import SYMPLECTIC_DRIFT
 from dynstab.diagnostics.words import also
 from dynstab.diagnostics.words import number as shown
 
@@ -20,30 +21,33 @@ def find(facts: Facts) -> Iterator[Finding]:
         return
     lost = [(finite(step.defect) or 0.0, step) for step in symplectic.lost]
     defect, worst = max(lost, key=lambda pair: pair[0])
-    field = symplectic.kept == 0
-    where = facts.place(worst.source)
+    place, total = facts.place(worst.source), sum(size for size, _ in lost)
+    # Kept by most, it is meant; else the field asks for it.
+    field = 2 * symplectic.kept <= len(symplectic.steps)
     yield Finding(
         measure="structure.properties",
         value=defect,
         threshold=worst.defect.error or 0.0,
-        where=where if len(lost) == 1 else None,
+        where=place if len(lost) == 1 else None,
         steps=tuple(index for _, step in lost for index in step.steps),
+        severity=Severity.INFO if field and total <= SYMPLECTIC_DRIFT else None,
         message=(
-            f"The field is Hamiltonian but its steps are not symplectic: {where} misses by {shown(defect)}"
-            f"{also(len(lost))}."
+            f"The field is Hamiltonian but its steps are not symplectic: {place} misses by {shown(defect)}, all steps "
+            f"together by up to {shown(total)}."
             if field
-            else f"{symplectic.kept} of {len(symplectic.steps)} steps are symplectic to rounding, {where} misses by "
+            else f"{symplectic.kept} of {len(symplectic.steps)} steps are symplectic to rounding, {place} misses by "
             f"{shown(defect)}{also(len(lost))}."
         ),
-        evidence={"kept": symplectic.kept, "of": len(symplectic.steps)},
-        advice=(
-            ("Update the halves in turn (symplectic Euler, leapfrog): the second with the new value of the first.",)
-            if field
-            else (
-                "Look at what this step does beside the update: a normalisation, a scale, weights that are not tied.",
-            )
-        ),
+        evidence={"kept": symplectic.kept, "of": len(symplectic.steps), "sum": total},
+        advice=_FOR_A_FIELD if field else _FOR_A_STEP,
     )
+
+
+_FOR_A_FIELD = (
+    "Update the halves in turn (symplectic Euler, leapfrog): the second with the new value of the first.",
+    "With a solver that is not symplectic take smaller steps, or a tighter tolerance: the defect falls with its order.",
+)
+_FOR_A_STEP = ("Look at what this step does beside the update: a normalisation, a scale, weights that are not tied.",)
 
 
 def _property(defects: tuple[float, ...], limit: float = 1e-5) -> Property:
@@ -62,8 +66,9 @@ RULE = Rule(
     documentation=document(
         what_it_flags="""
             With W = [[0, I], [-I, 0]] on the two halves of the state, ||J^T W J - W|| / ||W|| is above rounding
-            in some step although it is rounding in most, or although the field J - I is Hamiltonian in most (W (J - I)
-            symmetric).
+            in some step although it is rounding in most, or although the field A is Hamiltonian in most (W A symmetric;
+            A = J - I, or the Jacobian of a flow's own field). A remark where all defects on a Hamiltonian field
+            together stay below a thousandth, as those of an accurate solver do.
             """,
         why_it_matters="""
             A symplectic network has singular values in reciprocal pairs: no gradient can vanish without another
@@ -91,6 +96,7 @@ RULE = Rule(
     fires_on=(
         Case(structure={"properties": (_property((1e-8,) * 7 + (0.7,) + (1e-8,) * 4),)}),
         Case(structure={"properties": (_property((0.01,) * 12),)}),
+        Case(structure={"properties": (_property((1e-9,) + (2e-6,) * 11, limit=1e-8),)}),
     ),
     silent_on=(Case(), Case(structure={"properties": (_property((1e-8,) * 12),)})),
 )

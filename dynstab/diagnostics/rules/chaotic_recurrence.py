@@ -12,18 +12,21 @@ from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import LONG_ENOUGH, SIGNIFICANCE
 from dynstab.diagnostics.words import number
 
+_ROUNDING = 1e-6  # of an exponent: an error below it is that of arithmetic and no standard error
+
 
 def find(facts: Facts) -> Iterator[Finding]:
     time, exponents = facts.measurements.time, facts.measurements.lyapunov.qr
     if time is None or not exponents or time.steps < LONG_ENOUGH:
         return
     leading, value = exponents[0], finite(exponents[0])
-    if value is None or leading.error is None or leading.label is Label.UPPER:
+    if value is None or leading.error is None or leading.label is Label.UPPER or facts.rest is not None:
         return
-    doubt = error(leading)
-    if value <= SIGNIFICANCE * doubt or value <= 0:
+    # Neighbours that part no faster than the states themselves grow keep their distance in proportion.
+    doubt, apart = error(leading), value - max(0.0, finite(time.size_growth) or 0.0)
+    if apart <= SIGNIFICANCE * doubt or apart <= 0:
         return
-    sigmas = f", {number(value / doubt)} standard errors above zero" if doubt else ""
+    sigmas = f", {number(value / doubt)} standard errors above zero" if doubt > _ROUNDING * value else ""
     yield Finding(
         measure="lyapunov.qr",
         value=value,

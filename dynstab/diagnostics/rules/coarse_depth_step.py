@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dynstab.core.flag import Severity
 from dynstab.core.network_flow import IntegratorChange
 from dynstab.diagnostics.case import Case, number
+from dynstab.diagnostics.depth_flow import samples_flow
 from dynstab.diagnostics.facts import Facts, finite
 from dynstab.diagnostics.rule import Finding, Rule, document
-from dynstab.diagnostics.thresholds import FLOW_ORDER, INTEGRATOR_CHANGE
+from dynstab.diagnostics.thresholds import INTEGRATOR_CHANGE
 from dynstab.diagnostics.words import number as shown
 from dynstab.diagnostics.words import percent
 
 
 def find(facts: Facts) -> Iterator[Finding]:
     flow, order = facts.measurements.network_flow, finite(facts.measurements.network.refinement_order)
-    if flow is None or order is None or order < FLOW_ORDER:
+    if flow is None or not samples_flow(facts):
         return
     midpoint = next((each for each in flow.integrators if each.name == "midpoint"), None)
     change = finite(midpoint.state_change) if midpoint else None
@@ -51,7 +52,8 @@ RULE = Rule(
     summary="A residual stack samples a flow, but a better integrator would give another answer.",
     documentation=document(
         what_it_flags="""
-            Refining the depth step converges (order 0.8 or more), so that there is a flow; but one midpoint step in
+            Refining the depth step converges (order 0.8 or more) and the weights vary smoothly over the blocks, so
+            that there is a flow; but one midpoint step in
             place of each block, with the field interpolated between blocks, changes the update of the stack by more
             than 10 %.
             """,
@@ -80,5 +82,6 @@ RULE = Rule(
         Case(),
         Case(network_flow=_flow(0.02)),
         Case(network_flow=_flow(0.3), network={"refinement_order": None}),
+        Case(network_flow=_flow(0.3) | {"blocks": 12}, network={"depth_smoothness": 7.5}),
     ),
 )

@@ -92,6 +92,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(every_step={"spectral_abscissa": 0.0, "spectral_radius": 1.118, "eigenvalues": ((1.0, 0.5), (1.0, -0.5))}),
         Case(steps={5: {"spectral_abscissa": -0.1, "spectral_radius": 1.5}}),

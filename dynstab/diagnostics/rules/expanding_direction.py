@@ -72,6 +72,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(Case(exponents=(0.4, 0.1, 0.0)), Case(exponents=(0.8, 0.0), kind="plain")),
     silent_on=(
         Case(),

@@ -27,6 +27,8 @@ RULE = Rule(
             warning: a factor 20) or 7 (an error: a factor 1000), and lies more than four standard errors
             above what finite width alone gives. *Relative* means that each gradient is multiplied by the size
             of its state, so that a rescaling of the states changes nothing.
+            A stem and a head (a first or last step that changes the kind of state) are left out where they alone
+            would decide; the message names them then.
             """,
         why_it_matters="""
             One learning rate serves all layers. Where the first layers receive gradients a thousand times
@@ -56,6 +58,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(gradient_rate=0.4),
         Case(gradient_rate=0.9, kind="plain"),

@@ -53,6 +53,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(signal_rate=0.4, kind="plain"),
         Case(signal_rate=0.8),

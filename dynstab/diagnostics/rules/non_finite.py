@@ -9,7 +9,7 @@ from dynstab.core.estimate import Estimate
 from dynstab.core.flag import Severity
 from dynstab.core.measurements import StateMeasurement
 from dynstab.diagnostics.case import Case, logarithm
-from dynstab.diagnostics.facts import Facts, finite, first_broken_state, last_broken_derivative
+from dynstab.diagnostics.facts import Facts, blows_up, finite, first_broken_state, last_broken_derivative
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.words import percent
 
@@ -17,6 +17,10 @@ _FORWARD_ADVICE = (
     "Look for NaN in the weights of this step: a checkpoint that was saved after divergence keeps them.",
     "Look for a division, logarithm or root at zero, and for a softmax of a row that is masked whole.",
     "If the states before it are large, it is overflow: reduce the scale, or compute in float32 or bfloat16.",
+)
+_FIRST_ADVICE = (
+    "Look for NaN or infinity in the inputs, and in what makes the first state of them: an embedding, a stem.",
+    "If the inputs are large, it is overflow: normalise them, or compute in float32 or bfloat16.",
 )
 _BACKWARD_ADVICE = (
     "Look for a root, norm or power at zero in this step: its value is finite there and its derivative is not.",
@@ -30,7 +34,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         yield _forward(facts, state)
         return
     step = last_broken_derivative(facts)
-    if step is not None or _is_nan(facts.measurements.network.log_gradient_gain):
+    if not blows_up(facts) and (step is not None or _is_nan(facts.measurements.network.log_gradient_gain)):
         yield _backward(facts, step)
 
 
@@ -51,7 +55,7 @@ def _forward(facts: Facts, state: StateMeasurement) -> Finding:
         steps=before,
         message=f"NaN or infinity appears first in {facts.state_name(state.index)}{amount}; {origin}.",
         evidence={"first_state": state.index},
-        advice=_FORWARD_ADVICE,
+        advice=_FORWARD_ADVICE if before else _FIRST_ADVICE,
     )
 
 
@@ -89,7 +93,8 @@ RULE = Rule(
             """,
         known_problems="""
             Masks that hold minus infinity are context, not states, and do not count. Overflow in the
-            analysis' own dtype can differ from that of training.
+            analysis' own dtype can differ from that of training. The last step of a differential equation that
+            blows up is left to unfinished-solution.
             """,
         example="""
             A LayerNorm without epsilon on a constant vector: 0/0 in block 3, NaN everywhere after it.
@@ -113,6 +118,7 @@ RULE = Rule(
     silent_on=(
         Case(),
         Case(every_state={"nonfinite_fraction": None}),
+        Case(steps={11: {"rms_gain": float("inf")}}, flow={"outcome": "the state became infinite", "reached": 0.9}),
         Case(steps={5: {"kreiss_constant": float("inf"), "log_determinant": float("-inf")}}),
     ),
 )

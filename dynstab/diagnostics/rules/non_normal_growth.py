@@ -82,6 +82,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(steps={6: {"kreiss_constant": 12.0, "spectral_radius": 0.9}}),
         Case(kind="plain", every_step={"kreiss_constant": 4.0, "spectral_radius": 0.5, "transient_growth": None}),

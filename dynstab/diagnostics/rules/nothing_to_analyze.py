@@ -12,13 +12,13 @@ from dynstab.diagnostics.words import count
 
 
 def find(facts: Facts) -> Iterator[Finding]:
-    if not facts.system.steps:
+    if not facts.system.steps and facts.measurements.flow is None:  # what stops a flow has rules of its own
         yield _finding(
             facts,
             "system.steps",
             f"There is nothing to analyse: the system has {count(len(facts.system.states), 'state')} and no step.",
         )
-    elif not _has_gradient(facts):
+    elif facts.system.steps and not _has_gradient(facts):
         reason = facts.measurements.network.log_gradient_gain.outcome.rstrip(".")
         yield _finding(
             facts, "network.log_gradient_gain", f"No gradient from the output back to the input was measured: {reason}."
@@ -60,7 +60,8 @@ RULE = Rule(
             """,
         known_problems="""
             A gradient that was measured and is exactly zero is a vanishing gradient, not this. An analysis
-            that was interrupted before the gradients is flagged too.
+            that was interrupted before the gradients is flagged too. A differential equation whose solver
+            accepted no step is left to unfinished-solution.
             """,
         example="""
             A module that returns its input, or one that detaches it.
@@ -72,5 +73,10 @@ RULE = Rule(
     ),
     find=find,
     fires_on=(Case(depth=0), Case(depth=3, network={"log_gradient_gain": None}, no_flow=True)),
-    silent_on=(Case(), Case(depth=1), Case(network={"log_gradient_gain": None})),
+    silent_on=(
+        Case(),
+        Case(depth=1),
+        Case(depth=0, flow={"outcome": "stopped at t = 0", "steps": ()}),
+        Case(network={"log_gradient_gain": None}),
+    ),
 )

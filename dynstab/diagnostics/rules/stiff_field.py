@@ -27,8 +27,8 @@ def find(facts: Facts) -> Iterator[Finding]:
         threshold=STIFF,
         where=facts.place(worst),
         steps=(worst,),
-        message=f"The field is stiff: its fastest mode decays at {number(decays.get(worst, 0.0))} per unit time, "
-        f"{number(stiffness)} times over the interval{steps}.",
+        message=f"The field is stiff: its fastest mode decays at up to {number(decays.get(worst, 0.0))} per unit "
+        f"time, {number(stiffness)} times over the interval{steps}.",
         evidence={
             "stiffness_ratio": flow.stiffness_ratio.value,
             "steps_for_stability": needed,
@@ -50,9 +50,9 @@ RULE = Rule(
     summary="A mode of the vector field decays so fast that stability, not accuracy, sets the steps.",
     documentation=document(
         what_it_flags="""
-            The fastest decay rate max(-Re lambda) of the field along the solution, times the length of the interval,
-            passes 100: the mode is gone after a hundredth of the way, and an explicit solver must still resolve it
-            to the end. The ratio of fastest to slowest decay stands in the evidence.
+            The fastest decay rate max(-Re lambda) of the field, integrated along the solution, passes 100: the mode is
+            gone after a hundredth of the way, and an explicit solver must still resolve it to the end. The ratio of
+            fastest to slowest decay stands in the evidence.
             """,
         why_it_matters="""
             An explicit solver then spends its steps on a mode that carries nothing, training slows as the field

@@ -99,6 +99,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(steps={2: {"eigenvalues": ((1.2, 0.0), (-1.5, 0.0))}}),
         Case(every_step={"eigenvalues": ((-2.0, 1.0), (-2.0, -1.0), (0.9, 0.0))}, network={"causal": True}),

@@ -17,20 +17,28 @@ def find(facts: Facts) -> Iterator[Finding]:
     if flow is None or flow.outcome == CONVERGED:
         return
     part = (flow.reached - flow.start) / (flow.end - flow.start) if flow.end != flow.start else 1.0
+    rest = f"Every other number is of the part before that, {share(part)} the interval."
     yield Finding(
         measure="flow.reached",
         value=flow.reached,
         threshold=flow.end,
         where=f"t = {number(flow.reached)}",
-        message=f"{flow.solver} did not reach t = {number(flow.end)}: {flow.outcome}. Every other number is of the "
-        f"part before that, {share(part)} the interval.",
+        message=f"{flow.solver} did not reach t = {number(flow.end)}: {flow.outcome}. "
+        f"{rest if flow.accepted else 'No step was accepted.'}",
         evidence={"share": part, "accepted": flow.accepted, "rejected": flow.rejected, "outcome": flow.outcome},
-        advice=(
-            "Bound the field: a tanh or a spectral norm on its last layer, or weight decay while it trains.",
-            "Where the step size underflows, the field is not smooth or grows without end: look at the last state.",
-            "Where the steps are exhausted, the field is stiff: see stiff-field.",
-        ),
+        advice=_ADVICE if flow.accepted else _NOTHING_ACCEPTED,
     )
+
+
+_ADVICE = (
+    "Bound the field: a tanh or a spectral norm on its last layer, or weight decay while it trains.",
+    "Where the step size underflows, the field is not smooth or grows without end: look at the last state.",
+    "Where the steps are exhausted, the field is stiff: see stiff-field.",
+)
+_NOTHING_ACCEPTED = (
+    "Look for NaN or infinity in the initial state, and in what the field gives there.",
+    "Where both are finite, the field is too large for any step: bound it.",
+)
 
 
 RULE = Rule(
@@ -40,8 +48,8 @@ RULE = Rule(
     summary="The solver of a differential equation stopped before the end of the interval.",
     documentation=document(
         what_it_flags="""
-            The state became infinite or NaN, the step size fell below what rounding can resolve, or the solver used
-            up its steps. The outcome names which, and the time.
+            The state became infinite or NaN, or was so from the start, the step size fell below what rounding can
+            resolve, or the solver used up its steps. The outcome names which, and the time.
             """,
         why_it_matters="""
             What the model returns there is no solution. All other numbers of the report speak of the part of the
@@ -61,6 +69,7 @@ RULE = Rule(
     find=find,
     fires_on=(
         Case(flow={"outcome": "the step size underflowed: stopped at t = 0.4", "reached": 0.4}),
+        Case(flow={"outcome": "underflow in dt 0.0: stopped at t = 0", "reached": 0.0, "accepted": 0, "steps": ()}),
         Case(flow={"outcome": "4000 steps were not enough: stopped at t = 0.9", "reached": 0.9, "accepted": 3000}),
     ),
     silent_on=(Case(), Case(flow={"outcome": "converged"})),

@@ -28,7 +28,10 @@ RULE = Rule(
         what_it_flags="""
             G, the logarithm of the relative gradient gain from the last state back to the first, falls below
             -3 (a warning: a factor 20) or -7 (an error: a factor 1000), and lies more than four standard
-            errors below what finite width alone gives. A gradient of exactly zero is an error.
+            errors below what finite width alone gives. A gradient of exactly zero is an error. *Relative* means that
+            each gradient is multiplied by the size of its state.
+            A stem and a head (a first or last step that changes the kind of state) are left out where they alone
+            would decide; the message names them then.
             """,
         why_it_matters="""
             The first layers receive almost nothing and stay as they were initialised, while the last ones fit
@@ -38,7 +41,10 @@ RULE = Rule(
             Structure is not vanishing: a LayerNorm removes 2 directions, an RMSNorm 1, a dead ReLU its own;
             the mean gain over random cotangents hardly notices them, and this rule looks at no smallest
             singular value. A narrow network at perfect scale shrinks too: ReLU with width 32 and 50 layers
-            reads e^-2 on average and e^-4 often, which the null accounts for.
+            reads e^-2 on average and e^-4 often, which the null accounts for. Where layers shrink signals and
+            gradients alike, the relative gain hides it until a bias, mostly the head's, takes the place of the
+            signals: then the steps to blame are found by the raw gains up to there. Without such a bias
+            vanishing-signal speaks.
             """,
         example="""
             A sigmoid network of 20 layers with weights of variance 1/N: the slope is at most 1/4, so the
@@ -56,6 +62,7 @@ RULE = Rule(
         ),
     ),
     find=find,
+    silent_in=("training",),
     fires_on=(
         Case(gradient_rate=-0.4),
         Case(gradient_rate=-0.9, kind="plain"),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from dynstab.core.flag import Flag, Severity
 from dynstab.core.report import Report
 from dynstab.render.footnotes import Footnotes, ranges
 from dynstab.render.ink import printable
 from dynstab.render.numbers import MARKS, MEANINGS, brief, estimate, evidence, span
-from dynstab.render.sections.exponents import MOST, further, spectra
+from dynstab.render.sections.exponents import MOST, brackets, further, spectra
 from dynstab.render.sections.findings import by_severity, tally
 from dynstab.render.sections.network import facts, remarks
 from dynstab.render.sections.provenance import circumstances
 from dynstab.render.sections.topics import cell, entries
 from dynstab.render.sections.verdict import NOTHING, confidence, incomplete, subject
-from dynstab.render.table import QUANTITIES, Gap, Quantity, Row, condensed, note_missing, rows, usual_label
+from dynstab.render.table import QUANTITIES, Gap, Quantity, Row, condensed, meaning, note_missing, rows, usual_label
 from dynstab.render.topics import Topic, topics
 
 _SIGNS = {
@@ -113,7 +114,8 @@ def _steps(report: Report, notes: Footnotes, all_steps: bool) -> list[str]:
         body.append([str(entry.index), sign + escape(entry.name), escape(entry.kind), *map(escape, cells)])
     if not body:
         return ["## Steps", NOTHING]
-    legend = " · ".join(f"{quantity.heading}: {quantity.words}" for quantity in quantities)
+    inputs = report.provenance.samples
+    legend = " · ".join(f"{quantity.heading}: {meaning(quantity, table, inputs)}" for quantity in quantities)
     return ["## Steps", _folded(f"{len(table)} steps", f"{_table(list(map(escape, head)), body)}\n\n{escape(legend)}")]
 
 
@@ -135,14 +137,15 @@ def _exponents(report: Report, notes: Footnotes) -> list[str]:
     named = spectra(report)
     if not named:
         return []
-    for name, values in named:
-        notes.add_series(name, enumerate(values, 1))
+    for each in named:
+        notes.add_series(each.name, enumerate(each.values, 1))
     body = [
-        [str(i + 1), *(escape(estimate(values[i], always=True)) if i < len(values) else "" for _, values in named)]
-        for i in range(min(MOST, max(len(values) for _, values in named)))
+        [str(index), *map(escape, cells)]
+        for index, cells in enumerate(zip_longest(*(each.cells(MOST) for each in named), fillvalue=""), 1)
     ]
-    table = _table(["", *(name for name, _ in named)], body)
-    return [f"## Exponents, {escape(report.measurements.lyapunov.unit)}", table, escape(further(report))]
+    table = _table(["", *(escape(each.title) for each in named)], body)
+    remark = ", ".join(filter(None, (report.measurements.lyapunov.unit, brackets(report))))
+    return [f"## Exponents, {escape(remark)}", table, escape(further(report))]
 
 
 def _provenance(report: Report, notes: Footnotes) -> list[str]:

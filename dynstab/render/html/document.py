@@ -71,6 +71,7 @@ def page(report: Report, *, rules: Iterable[Any] = (), assets: str = "inline") -
         step_heads=view.step_heads(report),
         states=view.state_table(report, notes),
         exponents=view.exponent_table(report, notes),
+        exponent_caption=view.exponent_caption(report),
         facts=view.network_facts(report, notes),
         topics=view.topic_views(report, notes),
         checks=view.checks(report),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from dynstab.core.estimate import CONVERGED, Estimate
@@ -13,12 +14,12 @@ from dynstab.core.report import Report
 from dynstab.render.footnotes import Footnotes, ranges
 from dynstab.render.ink import printable
 from dynstab.render.numbers import MARKS, brief, estimate, evidence, number, plural
-from dynstab.render.sections.exponents import spectra
+from dynstab.render.sections.exponents import brackets, spectra
 from dynstab.render.sections.findings import by_severity
 from dynstab.render.sections.network import facts, remarks
 from dynstab.render.sections.topics import cell, entries
 from dynstab.render.sections.verdict import incomplete
-from dynstab.render.table import QUANTITIES, note_missing, rows, usual_label
+from dynstab.render.table import QUANTITIES, meaning, note_missing, rows, usual_label
 from dynstab.render.topics import topics
 
 SIGNS = {"stable": "✓", "exploding": "↑", "vanishing": "↓", "mixed": "↕", "inconclusive": "?"}
@@ -38,10 +39,11 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table. Each of `rows` is (key, cells); `heads` are (heading, what it means)."""
+    """A table. Each of `rows` is (key, cells); `heads` are (heading, what it means), `fields` their names in JSON."""
 
     heads: tuple[tuple[str, str], ...]
     rows: tuple[tuple[int, tuple[str, ...]], ...]
+    fields: tuple[str, ...] = ()
 
 
 def tiles(report: Report) -> list[Tile]:
@@ -117,9 +119,11 @@ def step_table(report: Report, notes: Footnotes) -> Table:
     note_missing(table, shown, notes)
     usual = {quantity.field: usual_label(quantity.of(row.measured) for row in table) for quantity in shown}
     marks = {field: f" {MARKS[label]}" if label else "" for field, label in usual.items()}
-    heads = [(f"{quantity.heading}{marks[quantity.field]}", quantity.words) for quantity in shown]
+    inputs = report.provenance.samples
+    heads = [(f"{each.heading}{marks[each.field]}", meaning(each, table, inputs)) for each in shown]
     return Table(
         heads=tuple(heads),
+        fields=tuple(quantity.field for quantity in shown),
         rows=tuple(
             (row.index, tuple(estimate(quantity.of(row.measured), usual=usual[quantity.field]) for quantity in shown))
             for row in table
@@ -178,16 +182,16 @@ def state_table(report: Report, notes: Footnotes) -> Table:
 def exponent_table(report: Report, notes: Footnotes) -> Table:
     """The spectra of the whole, one row an index."""
     named = spectra(report)
-    for name, values in named:
-        notes.add_series(name, enumerate(values, 1))
-    longest = max((len(values) for _, values in named), default=0)
-    return Table(
-        heads=tuple((name, "") for name, _ in named),
-        rows=tuple(
-            (i + 1, tuple(estimate(values[i], always=True) if i < len(values) else "" for _, values in named))
-            for i in range(longest)
-        ),
-    )
+    for each in named:
+        notes.add_series(each.name, enumerate(each.values, 1))
+    rows = zip_longest(*(each.cells() for each in named), fillvalue="")
+    return Table(heads=tuple((each.title, "") for each in named), rows=tuple(enumerate(rows, 1)))
+
+
+def exponent_caption(report: Report) -> str:
+    """What the table of exponents holds."""
+    caption = f"Exponents, {report.measurements.lyapunov.unit}, and singular values of the whole network"
+    return "; ".join(filter(None, (caption, brackets(report))))
 
 
 def network_facts(report: Report, notes: Footnotes) -> list[tuple[str, str]]:

@@ -8,21 +8,22 @@ from dynstab.render.footnotes import Footnotes
 from dynstab.render.ink import Ink
 from dynstab.render.numbers import estimate, number
 from dynstab.render.page import Page, heading, pairs
+from dynstab.render.table import some_of
 
 
 def facts(report: Report) -> list[tuple[str, Estimate, str]]:
     """Every number on the whole: its name, itself, its unit for people."""
-    network, lyapunov = report.measurements.network, report.measurements.lyapunov
+    network, lyapunov, inputs = report.measurements.network, report.measurements.lyapunov, report.provenance.samples
     numbers = [
         ("G, ln relative gradient gain", network.log_gradient_gain, "nat"),
         ("median of G over inputs", network.median_log_gradient_gain, "nat"),
         ("G of finite width alone", network.null_log_gain, "nat"),
         ("ln raw gradient gain", network.raw_log_gradient_gain, "nat"),
         ("ln signal gain", network.log_signal_gain, "nat"),
-        ("smallest nonzero σ", network.smallest_singular_value, ""),
-        ("ln |det J|", network.log_determinant, "nat"),
-        ("sum of the exponents", lyapunov.sum, lyapunov.unit),
-        ("expansion sum", lyapunov.expansion_sum, lyapunov.unit),
+        _of_spectrum("smallest nonzero σ", network.smallest_singular_value, "", inputs),
+        _of_spectrum("ln |det J|", network.log_determinant, "nat", inputs),
+        _of_spectrum("sum of the exponents", lyapunov.sum, lyapunov.unit, inputs),
+        _of_spectrum("expansion sum", lyapunov.expansion_sum, lyapunov.unit, inputs),
     ]
     if report.system.axis == "depth":
         numbers += [
@@ -34,6 +35,11 @@ def facts(report: Report) -> list[tuple[str, Estimate, str]]:
     if report.system.kind == "time" or lyapunov.kaplan_yorke_dimension.measured:
         numbers.append(("Kaplan-Yorke dimension", lyapunov.kaplan_yorke_dimension, ""))
     return numbers
+
+
+def _of_spectrum(name: str, value: Estimate, unit: str, inputs: int) -> tuple[str, Estimate, str]:
+    """Spectra may rest on fewer inputs than the rest, which is said behind the number."""
+    return name, value, f"{unit}{some_of(value.samples, inputs)}".strip()
 
 
 def remarks(report: Report) -> list[tuple[str, str]]:

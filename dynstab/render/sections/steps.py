@@ -23,6 +23,7 @@ from dynstab.render.table import (
     Row,
     common_prefix,
     condensed,
+    meaning,
     note_missing,
     rows,
     usual_label,
@@ -72,7 +73,7 @@ def steps(report: Report, ink: Ink, notes: Footnotes, *, all_steps: bool = False
     note_missing(table, [quantity for quantity in QUANTITIES if quantity.field in fields], notes)
     page = [*heading(ink, "Steps", _remark(layout, shown, len(table))), _head(layout, ink)]
     page += [_gap(entry, layout, ink) if isinstance(entry, Gap) else _row(entry, layout, ink) for entry in shown]
-    return page + _legend(layout, ink)
+    return page + _legend(layout, table, report.provenance.samples, ink)
 
 
 def _layout(table: Sequence[Row], shown: Sequence[Row], ink: Ink) -> Layout:
@@ -173,8 +174,8 @@ def _gap(gap: Gap, layout: Layout, ink: Ink) -> Text:
     return line(ink.cell("⋮", layout.index, right=True, style="dim"), "   ", ink.text(text, "dim italic"))
 
 
-def _legend(layout: Layout, ink: Ink) -> Page:
-    entries = [f"{column.quantity.heading}: {column.quantity.words}" for column in layout.columns]
+def _legend(layout: Layout, table: Sequence[Row], inputs: int, ink: Ink) -> Page:
+    entries = [f"{column.quantity.heading}: {meaning(column.quantity, table, inputs)}" for column in layout.columns]
     growth = any(column.quantity.field == "norm_growth" for column in layout.columns)
     bar = "bar: growth" if growth else "bar: growth of the state's RMS norm"
     return wrapped(ink, " · ".join([*entries, bar]), indent=2, style="dim")

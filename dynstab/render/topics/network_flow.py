@@ -13,13 +13,13 @@ def topic(report: Report) -> Topic | None:
     flow = report.measurements.network_flow
     if flow is None or not flow.blocks:
         return None
-    sampled = all(flag.name != "not-a-flow" for flag in report.flags)
-    split = f" of {flow.period} sub-steps" if flow.period > 1 else ""
-    facts = [
-        ("implied step", flow.implied_step, ""),
-        ("depth-time", flow.depth_time, ""),
-        ("drift of the control Hamiltonian", flow.hamiltonian_drift, ""),
-    ]
+    doubt, split = _doubt(report), f" of {flow.period} sub-steps" if flow.period > 1 else ""
+    facts = [("implied step", flow.implied_step, "")]
+    if not doubt:
+        facts += [
+            ("depth-time", flow.depth_time, ""),
+            ("drift of the control Hamiltonian", flow.hamiltonian_drift, ""),
+        ]
     if flow.period > 1:
         facts += [
             ("commutator of the sub-steps", flow.commutator, ""),
@@ -29,11 +29,19 @@ def topic(report: Report) -> Topic | None:
         ]
     return Topic(
         title="As a flow",
-        remark=f"{flow.blocks} blocks{split}" + ("" if sampled else "; not a sampled flow"),
+        remark=f"{flow.blocks} blocks{split}{doubt}",
         facts=tuple(facts),
-        tables=_tables(flow),
+        tables=() if doubt else _tables(flow),
         charts=("network_flow",) if flow.sub_steps or flow.hamiltonian else (),
     )
+
+
+def _doubt(report: Report) -> str:
+    """Why times and integrators of a flow would mean nothing here; empty where there is one."""
+    order = report.measurements.network.refinement_order
+    if any(flag.name == "not-a-flow" for flag in report.flags):
+        return "; not a sampled flow"
+    return "" if order.measured else f"; not known to sample a flow: {order.outcome}"
 
 
 def _tables(flow: NetworkFlow) -> tuple[TopicTable, ...]:

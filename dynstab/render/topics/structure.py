@@ -13,8 +13,8 @@ ORDER = 40
 
 _MEANINGS = {
     "symplectic": "‖JᵀΩJ − Ω‖ / ‖Ω‖",
-    "Hamiltonian field": "asymmetry of Ω(J − I)",
-    "antisymmetric field": "symmetric share of J − I",
+    "Hamiltonian field": "asymmetry of ΩA, A = J − I or that of the flow",
+    "antisymmetric field": "symmetric share of A = J − I or that of the flow",
     "reversible": "distance from an additive coupling",
     "coupling": "distance from y = exp(s(x₁)) x₂ + t(x₁), x₁ passed on",
     "volume-preserving": "|ln |det J||",

@@ -133,14 +133,9 @@ function follow() {
   if (target && target.matches("details")) target.open = true;
 }
 
-function columns() {
-  const heads = [...document.querySelectorAll("#step-table thead th")];
-  return heads.map((head, i) => head.dataset.field || quantities.find(([, , words]) => words === head.title)[0]);
-}
-
 function sorting() {
   const table = $("step-table");
-  const fields = columns();
+  const fields = [...table.querySelectorAll("thead th")].map((head) => head.dataset.field);
   const infos = new Map(report.system.steps.map((step) => [step.index, step]));
   const value = (row, field) => {
     const index = Number(row.id.slice(5));

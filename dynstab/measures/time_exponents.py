@@ -1,0 +1,76 @@
+"""The exponents of a walk along a sequence as they are reported, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from dynstab.core.estimate import Estimate, Label
+from dynstab.estimators.dimension import expansion_sum, kaplan_yorke_dimension
+from dynstab.estimators.qr_result import QRExponents
+from dynstab.measures.aggregate import summarise
+from dynstab.measures.survey import Survey
+from dynstab.measures.time_errors import errors_of_means
+
+_UNIT = "nat/step"
+_RUNNING = 60
+_SHOWN = 3
+
+
+def exponents_of(survey: Survey, found: QRExponents, discarded: int) -> dict[str, object]:
+    first, k = survey.trajectory.steps[0].jacobian, survey.config.k
+    full = found.values.shape[1] == first.cols
+    note = f"{found.method}, {discarded} discarded" if discarded else found.method
+    result = replace(found, method=note)
+    errors = errors_of_means(found, k, torch.finfo(first.dtype).eps).cpu()
+    listed = tuple(
+        _with_error(summarise(result.column(i), unit=_UNIT), float(errors[i]))
+        for i in range(min(k, found.values.shape[1]))
+    )
+    dimensions = torch.tensor([kaplan_yorke_dimension(row, full=full) for row in found.values], dtype=torch.float64)
+    entropies = torch.tensor([expansion_sum(row) for row in found.values], dtype=torch.float64)
+    none, means = torch.zeros(len(found.values), 1, dtype=torch.float64), found.values.mean(dim=0).cpu()
+    entropy = summarise(result.with_values(entropies[:, None], none), unit=_UNIT)
+    entropy = _with_error(entropy, float(errors[(found.values > 0).any(dim=0).cpu()].sum()))
+    if not full and bool((found.values[:, -1] > 0).any()):
+        entropy = entropy.model_copy(update={"label": Label.LOWER})
+    fields: dict[str, object] = {"qr": listed, "expansion_sum": entropy}
+    if bool(dimensions.isnan().any()):
+        fields["kaplan_yorke_dimension"] = Estimate.unmeasured("more exponents than were asked for are needed")
+    else:
+        dimension = _with_error(
+            summarise(result.with_values(dimensions[:, None], none)), _dimension_error(means, errors)
+        )
+        fields["kaplan_yorke_dimension"] = dimension.model_copy(update={"method": f"Kaplan-Yorke from {note}"})
+    if full and survey.trajectory.whole is not None:
+        total = found.logs.sum(dim=2).sum(dim=1) / sum(found.lengths)
+        fields["sum"] = summarise(result.with_values(total[:, None], found.errors.sum(dim=1, keepdim=True)), unit=_UNIT)
+    return fields
+
+
+def _with_error(estimate: Estimate, error: float) -> Estimate:
+    return estimate.model_copy(update={"error": error if isfinite(error) else None})
+
+
+def _dimension_error(values: Tensor, errors: Tensor) -> float:
+    """Of the dimension, to first order: the error of the partial sum over the exponent that ends it."""
+    j = int((values.cumsum(0) >= 0).sum())
+    if j == len(values) or not isfinite(float(values[j])):
+        return 0.0
+    return float(errors[: j + 1].sum()) / abs(float(values[j]))
+
+
+def running(found: QRExponents, discarded: int) -> dict[str, object]:
+    """The leading exponents over the first n steps, at some sixty n, mean over inputs."""
+    lengths = torch.tensor(found.lengths, dtype=torch.float64).cumsum(0)
+    sums = found.logs[:, :, :_SHOWN].cpu().cumsum(dim=1) / lengths[None, :, None]
+    pace = max(1, len(lengths) // _RUNNING)
+    chosen = sorted({*range(pace - 1, len(lengths), pace), len(lengths) - 1})
+    means = sums.mean(dim=0)[chosen]
+    return {
+        "running_steps": tuple(discarded + int(lengths[i]) for i in chosen),
+        "running": tuple(tuple(row) for row in means.tolist()),
+    }

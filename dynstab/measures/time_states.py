@@ -1,0 +1,64 @@
+"""What becomes of the states of a recurrence: whether they stay finite and bounded, rest or return."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf, log
+
+import torch
+from torch import Tensor
+
+from dynstab.core.estimate import CONVERGED, Estimate
+from dynstab.estimators.orthogonal import random_frame
+from dynstab.estimators.recurrence import Recurrence
+from dynstab.systems.trajectory import Trajectory
+
+_TURNS = 20  # steps in which a tangent at rest turns into the leading direction
+
+
+def columns_of(whole: Trajectory) -> list[Tensor]:
+    """The states as vectors, (samples, size) each."""
+    return [state.layout.flatten(tuple(t[None] for t in state.value))[:, :, 0] for state in whole.states]
+
+
+def outcome_of(columns: list[Tensor], leading: Tensor, whole: Trajectory) -> str:
+    """What became of the states of all inputs: of a driven recurrence only that they diverged."""
+    watch = Recurrence(columns[0], len(columns[0]))
+    for state in columns[1:]:
+        watch.see(state)
+    told = [
+        watch.outcome(value, row, rate_at_rest=partial(_rate_at_rest, whole, row))
+        for row, value in enumerate(leading.tolist())
+    ]
+    if not whole.held:
+        told = [each if fell else None for each, fell in zip(told, watch.fallen.tolist(), strict=True)]
+    counts = {each: told.count(each) for each in dict.fromkeys(told)}
+    if list(counts) == [None]:
+        return CONVERGED
+    if len(counts) == 1:
+        return next(iter(counts)) or CONVERGED
+    return "; ".join(f"{amount} of {len(told)} inputs: {each or 'go on'}" for each, amount in counts.items())
+
+
+def _rate_at_rest(whole: Trajectory, row: int) -> float:
+    """ln of what becomes of a tangent in one more step at the last state, in the leading direction there."""
+    last = whole.steps[-1].jacobian
+    columns, growth = random_frame(whole.samples, last.cols, 1, seed=0, dtype=last.dtype, device=last.device), 0.0
+    for _ in range(_TURNS):
+        columns = last.matmat(columns)
+        growth = float(columns[row].norm())
+        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
+    return log(growth) if growth > 0 else -inf
+
+
+def size_growth(columns: list[Tensor]) -> Estimate:
+    """The rate at which states grow from one half of the steps to the other, mean over inputs."""
+    sizes = torch.stack([state.double().norm(dim=1) for state in columns], dim=1)
+    half = sizes.shape[1] // 2
+    if not half or not bool((sizes > 0).all()) or not bool(sizes.isfinite().all()):
+        return Estimate.unmeasured("some state is zero or not finite", unit="nat/step")
+    early, late = (part.log().mean(dim=1) for part in (sizes[:, :half], sizes[:, -half:]))
+    rates = (late - early) / (sizes.shape[1] - half)
+    scatter = float(rates.std()) if len(rates) > 1 else None
+    method = "ln of the states' norms, mean over either half"
+    return Estimate(value=float(rates.mean()), method=method, spread=scatter, samples=len(rates), unit="nat/step")
