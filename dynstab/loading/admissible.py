@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from dynstab.core.errors import InputError
-from dynstab.systems.time_step import has_forward, has_step
+from dynstab.systems.time_stepper import has_forward, has_step
 
 Named = tuple[str, object]
 # Layers that round their inputs to integers; weights alone in integers, made floats in forward, are no obstacle.

@@ -32,7 +32,8 @@ from dynstab.systems.time_calls import inner_recurrence
 from dynstab.systems.time_layers import cell_recurrence, layer_recurrence
 from dynstab.systems.time_recurrence import Bound, Recurrence
 from dynstab.systems.time_scan import scan_recurrence
-from dynstab.systems.time_step import has_forward, has_step, own_step_recurrence, stepper_recurrence
+from dynstab.systems.time_step import own_step_recurrence
+from dynstab.systems.time_stepper import has_forward, has_step, stepper_recurrence
 from dynstab.systems.time_verify import GRADIENT_STEPS, verify_run
 from dynstab.systems.trajectory import Activation, State, Step, Trajectory
 

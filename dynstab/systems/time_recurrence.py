@@ -64,6 +64,8 @@ class Bound:
         tensor = tensor.detach()
         if self.dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(self.dtype)
+        elif self.dtype is not None and tensor.is_complex():
+            tensor = tensor.to(self.dtype.to_complex())
         return tensor if self.device is None else tensor.to(self.device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

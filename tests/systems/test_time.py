@@ -272,6 +272,58 @@ def test_a_module_with_a_step_steps_as_it_says() -> None:
     torch.testing.assert_close(matrix[0], torch.diag(module.rate.detach()))
 
 
+class S4D(nn.Module):
+    """A diagonal state-space layer (Gu et al. 2022) that steps on complex states of (features, modes)."""
+
+    def __init__(self, modes: int = 3) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.complex(-torch.linspace(0.1, 0.5, modes), torch.arange(1.0, 1.0 + modes)))
+        self.out = nn.Parameter(
+            torch.randn(F, modes, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+        )
+
+    def default_state(self, batch: int) -> Tensor:
+        return torch.zeros(batch, *self.out.shape, dtype=torch.complex64)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.rate.exp() * state + x[..., None]
+        return (self.out * state).real.sum(-1), state
+
+
+def test_a_step_on_complex_states_has_the_eigenvalues_of_its_multipliers() -> None:
+    module = S4D().double()
+    system = time_system(module, (SEQUENCE.transpose(0, 1),), dtype=torch.float64)
+    assert_is_verified(system)
+    assert (system.trajectory.samples, system.trajectory.states[-1].size) == (B, F * 3 * 2)
+    found = torch.linalg.eigvals(system.trajectory.steps[-1].jacobian.dense()[0])
+    multipliers = module.rate.detach().to(torch.complex128).exp()
+    wanted = torch.cat([multipliers, multipliers.conj()])
+    assert max(float((found - value).abs().min()) for value in wanted) < 1e-9
+    assert max(float((wanted - value).abs().min()) for value in found) < 1e-9
+
+
+def test_sequence_and_state_of_a_step_may_come_in_either_order_and_either_layout() -> None:
+    class StateFirst(Stepping):
+        def step(self, state: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+            return self.rate * state + x.sum(-1, keepdim=True)
+
+    start = seeded(B, H)
+    for module in (Stepping(), StateFirst()):
+        runs = [
+            time_system(module, args)
+            for sequence in (SEQUENCE, SEQUENCE.transpose(0, 1))
+            for args in ((sequence, start), (start, sequence))
+        ]
+        lasts = [run.trajectory.states[-1].value[0] for run in runs]
+        assert all(torch.equal(last, lasts[0]) for last in lasts)
+        assert runs[0].recurrence.length == T
+
+
+def test_a_real_state_that_comes_back_complex_is_told() -> None:
+    with pytest.raises(InputError, match="give a complex first state"):
+        time_system(S4D(), (SEQUENCE.float(), torch.zeros(B, F, 3)))
+
+
 def test_a_scan_of_complex_states_has_the_eigenvalues_of_its_multipliers() -> None:
     module = LRU()
     system = time_system(module, (SEQUENCE.transpose(0, 1).float(),))
