@@ -24,6 +24,7 @@ def test_the_demo_tells_the_stable_from_the_exploding_network(
         assert all(check.passed for check in report.verification)
         assert not report.model.trusted
         assert f"{kind}.pt" in done.stdout
+        assert "</html>" in (tmp_path / "out" / f"{kind}.html").read_text()
 
 
 def test_without_scikit_learn_the_demo_says_what_to_install(

@@ -23,13 +23,15 @@ def command(ctx: click.Context, out: str, epochs: int, effort: str) -> None:
     folder = _folder(out)
     click.echo(f"Training two networks on handwritten digits, {epochs} epochs each ...", err=True)
     for path, accuracy in train_and_save(folder, epochs=epochs):
-        report = path.with_suffix(".json")
-        arguments = [str(path), "--input", f"@{folder / 'digits.pt'}", "--effort", effort, "--json", str(report)]
+        arguments = [str(path), "--input", f"@{folder / 'digits.pt'}", "--effort", effort]
+        arguments += ["--json", str(path.with_suffix(".json")), "--html", str(path.with_suffix(".html"))]
         click.echo(f"\n$ dynstab analyze {' '.join(arguments)}   # accuracy on unseen digits: {accuracy:.0%}\n")
         with analyze.make_context("analyze", arguments, parent=ctx) as child:
             analyze.invoke(child)
     click.echo(f"\nNetworks, inputs and reports are in {folder}.")
-    click.echo(f"To see one again: dynstab render {folder / 'stable.json'}")
+    click.echo(
+        f"Open {folder / 'exploding.html'} in a browser, or see one again: dynstab render {folder / 'stable.json'}"
+    )
 
 
 def _folder(out: str) -> Path:
