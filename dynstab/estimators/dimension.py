@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 
-def kaplan_yorke_dimension(exponents: Tensor, *, full: bool = True) -> float:
+def kaplan_yorke_dimension(exponents: Tensor, *, full: bool = True, rounding: float = 0.0) -> float:
     """j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}| with j the last partial sum that is not negative.
 
     Args:
         exponents: (k,), descending.
         full: whether these are all exponents. If not, and no partial sum is negative, the answer
             lies beyond them: NaN. If they are, it is the dimension of the space.
+        rounding: of one exponent. A sum that is negative by no more than rounding is zero: exponents of a
+            rotation do not shrink anything.
     """
     if bool(exponents.isnan().any()):
         return torch.nan
     sums = exponents.double().cumsum(0)
-    negative = (sums < 0).nonzero()
+    negative = (sums < -rounding * torch.arange(1, len(sums) + 1, device=sums.device)).nonzero()
     if not len(negative):
         return float(len(exponents)) if full else torch.nan
     j = int(negative[0])

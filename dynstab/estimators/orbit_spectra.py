@@ -20,6 +20,7 @@ _MANY = 64  # tangents from which factorisations take as long as the steps
 _REACH = 0.6  # for so many: the smallest R_ii is known to a relative 1e-4 then, and a third of the time is saved
 _LONGEST_STRETCH = 10  # steps compiled into one
 _TURNS = 20  # steps in which a tangent at rest turns into the leading direction
+_EPS = 4  # by which rounding may move an exponent, in a step
 _SETTLED = 3  # factorisations after which an interval means something
 
 
@@ -184,7 +185,9 @@ def _spectrum(
         qr=qr,
         errors=errors,
         sum=float(qr.sum()) if full else torch.nan,
-        kaplan_yorke_dimension=kaplan_yorke_dimension(qr, full=full),
+        kaplan_yorke_dimension=kaplan_yorke_dimension(
+            qr, full=full, rounding=_EPS * torch.finfo(orbit.state.dtype).eps * rate
+        ),
         entropy=expansion_sum(qr) if full or float(qr[-1]) <= 0 else torch.nan,
         state=watch.last(row).reshape(orbit.shape),
         steps=propagator.steps,

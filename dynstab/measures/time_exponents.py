@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 
 import torch
@@ -18,19 +20,22 @@ from dynstab.measures.time_errors import errors_of_means
 _UNIT = "nat/step"
 _RUNNING = 60
 _SHOWN = 3
+_EPS = 4  # by which rounding may move an exponent, in a step
 
 
 def exponents_of(survey: Survey, found: QRExponents, discarded: int) -> dict[str, object]:
     first, k = survey.trajectory.steps[0].jacobian, survey.config.k
+    eps = torch.finfo(first.dtype).eps
     full = found.values.shape[1] == first.cols
     note = f"{found.method}, {discarded} discarded" if discarded else found.method
     result = replace(found, method=note)
-    errors = errors_of_means(found, k, torch.finfo(first.dtype).eps).cpu()
+    errors = errors_of_means(found, k, eps).cpu()
     listed = tuple(
         _with_error(summarise(result.column(i), unit=_UNIT), float(errors[i]))
         for i in range(min(k, found.values.shape[1]))
     )
-    dimensions = torch.tensor([kaplan_yorke_dimension(row, full=full) for row in found.values], dtype=torch.float64)
+    dimension_of = partial(kaplan_yorke_dimension, full=full, rounding=_EPS * eps)
+    dimensions = torch.tensor([dimension_of(row) for row in found.values], dtype=torch.float64)
     entropies = torch.tensor([expansion_sum(row) for row in found.values], dtype=torch.float64)
     none, means = torch.zeros(len(found.values), 1, dtype=torch.float64), found.values.mean(dim=0).cpu()
     entropy = summarise(result.with_values(entropies[:, None], none), unit=_UNIT)
@@ -39,11 +44,12 @@ def exponents_of(survey: Survey, found: QRExponents, discarded: int) -> dict[str
         entropy = entropy.model_copy(update={"label": Label.LOWER})
     fields: dict[str, object] = {"qr": listed, "expansion_sum": entropy}
     if bool(dimensions.isnan().any()):
-        fields["kaplan_yorke_dimension"] = Estimate.unmeasured("more exponents than were asked for are needed")
+        broken = bool(found.values.isnan().any())
+        reason = "a tangent is not finite" if broken else "more exponents than were asked for are needed"
+        fields["kaplan_yorke_dimension"] = Estimate.unmeasured(reason)
     else:
-        dimension = _with_error(
-            summarise(result.with_values(dimensions[:, None], none)), _dimension_error(means, errors)
-        )
+        dimension = summarise(result.with_values(dimensions[:, None], none))
+        dimension = _with_error(dimension, _half_range(dimension_of, means, errors))
         fields["kaplan_yorke_dimension"] = dimension.model_copy(update={"method": f"Kaplan-Yorke from {note}"})
     if full and survey.trajectory.whole is not None:
         total = found.logs.sum(dim=2).sum(dim=1) / sum(found.lengths)
@@ -55,12 +61,10 @@ def _with_error(estimate: Estimate, error: float) -> Estimate:
     return estimate.model_copy(update={"error": error if isfinite(error) else None})
 
 
-def _dimension_error(values: Tensor, errors: Tensor) -> float:
-    """Of the dimension, to first order: the error of the partial sum over the exponent that ends it."""
-    j = int((values.cumsum(0) >= 0).sum())
-    if j == len(values) or not isfinite(float(values[j])):
-        return 0.0
-    return float(errors[: j + 1].sum()) / abs(float(values[j]))
+def _half_range(dimension_of: Callable[[Tensor], float], values: Tensor, errors: Tensor) -> float:
+    """Half of what the dimension changes by from all exponents one error lower to one error higher: nothing while all
+    of them are negative, and by whole numbers where one of them may be zero."""
+    return (dimension_of(values + errors) - dimension_of(values - errors)) / 2
 
 
 def running(found: QRExponents, discarded: int) -> dict[str, object]:

@@ -204,6 +204,13 @@ def test_a_step_must_map_states_to_states() -> None:
         lyapunov_spectrum(henon, torch.zeros(2, dtype=torch.int64))
 
 
+def test_a_rotation_of_a_torus_fills_all_of_its_dimensions() -> None:
+    for dtype in (torch.float64, torch.float32):
+        turn = torch.tensor([2**0.5 / 10, 3**0.5 / 10, 0.3], dtype=dtype)
+        found = lyapunov_spectrum(lambda x, turn=turn: torch.remainder(x + turn, 1), torch.zeros_like(turn), steps=500)
+        assert found.kaplan_yorke_dimension == 3
+
+
 def test_kaplan_yorke_dimension_of_the_lorenz_spectrum() -> None:
     assert kaplan_yorke_dimension(torch.tensor([0.9056, 0.0, -14.5723]).double()) == pytest.approx(2.0621, abs=1e-4)
     assert kaplan_yorke_dimension(torch.tensor([-1.0, -2.0])) == 0.0

@@ -157,6 +157,38 @@ def test_a_map_that_wanders_has_no_fixed_point() -> None:
     assert found.lyapunov.expansion_sum.value == pytest.approx(leading.value)
 
 
+def test_where_every_direction_shrinks_the_dimension_is_plainly_zero() -> None:
+    dimension = measured(Linear(0.9 * torch.eye(3, dtype=F64)), seeded(60, 4, 3), seeded(4, 3)).lyapunov
+    assert dimension.kaplan_yorke_dimension.value == dimension.kaplan_yorke_dimension.error == 0
+
+
+def test_rotations_have_the_dimension_of_their_space_and_no_doubt_about_it() -> None:
+    turn = torch.tensor([0.1, 0.2])
+    dimension = measured(Map(lambda x: torch.remainder(x + turn, 1)), seeded(4, 2).float()).lyapunov
+    assert dimension.kaplan_yorke_dimension.value == 2
+    assert dimension.kaplan_yorke_dimension.error == pytest.approx(0, abs=0.01)
+
+
+def test_an_exponent_that_may_be_zero_leaves_the_dimension_in_doubt() -> None:
+    # A driven network at its edge: whether the leading exponent is positive is not known from so few steps.
+    torch.manual_seed(0)
+    layer = nn.RNN(2, 12).double()
+    with torch.no_grad():
+        layer.weight_hh_l0.copy_(1.25 * seeded(12, 12) / 12**0.5)
+    found = measured(layer, 0.3 * seeded(60, 4, 2, seed=1), k=12).lyapunov
+    leading, dimension = found.qr[0], found.kaplan_yorke_dimension
+    assert leading.value is not None and leading.error is not None and abs(leading.value) < leading.error
+    assert dimension.error is not None and dimension.error > 0.5
+
+
+def test_where_tangents_are_not_finite_the_dimension_says_so() -> None:
+    layer = nn.GRU(2, 3).double()
+    with torch.no_grad():
+        layer.weight_hh_l0[0, 0] = math.nan
+    dimension = measured(layer, seeded(20, 2, 2)).lyapunov.kaplan_yorke_dimension
+    assert dimension.value is None and "not finite" in dimension.outcome
+
+
 def test_henon_expands_one_direction_and_meets_tangencies() -> None:
     henon = Map(lambda s: torch.stack([1 - 1.4 * s[..., 0] ** 2 + s[..., 1], 0.3 * s[..., 0]], -1))
     found = measured(henon, 0.1 * seeded(4, 2)).time
