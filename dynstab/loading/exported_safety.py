@@ -1,8 +1,8 @@
 """What a .pt2 archive may contain, checked before torch reads it.
 
-torch evaluates the size expressions of such a file, looks its functions up by dotted name
-and falls back to unrestricted unpickling of its tensors; so a foreign file is first held
-against the small language that torch.export writes.
+torch evaluates the size expressions of such a file, looks its functions up by dotted name,
+unpickles what is not a raw tensor without restriction and runs the compiled code inside; so a
+foreign file is first held against the small language that torch.export writes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _EXPRESSION = re.compile(
     r"|evaluate=False|[-+*/%(),<>=!&|~ ])*"
 )
 _NAME = re.compile(r"[\w.\[\]]*")
+_COMPILED = "data/aotinductor/"
+_TEXT = ("code/", ".data/", "extra/", "extra_files/", "archive_format", "archive_version", "byteorder", "version")
+_PAYLOADS = re.compile(r"(data/(?:weights|constants)/)[^/]*_config\.json")
+_RAW = re.compile(r"(weight|tensor)_\d+")
 
 
 def refuse_unsafe_program(probe: Probe) -> None:
@@ -43,21 +47,47 @@ def refuse_unsafe_program(probe: Probe) -> None:
     if len(set(probe.records)) != len(probe.records):
         # Two readers of the archive could then see two contents.
         raise UnsafePickle(f"{probe.path} holds two records of one name; nothing was executed")
+    contents = {record: _json(probe, record) for record in probe.records if record.endswith(".json")}
+    raw = _raw_tensors(contents)
     for record in probe.records:
-        if record.endswith(".json"):
-            _check_json(probe, record)
-        elif not record.startswith(("code/", ".data/")):
-            data = probe.read(record)
-            if data.startswith((b"PK\x03\x04", b"\x80")):
-                source = f"{record} in {probe.path}"
-                refuse_unsafe(source, named_globals(io.BytesIO(data), source), {})
+        if record.startswith(_COMPILED):
+            raise UnsafePickle(
+                f"{probe.path} holds compiled code ({record}); nothing was executed",
+                remedy="export it with torch.export.save alone, or, only if you trust it, --trust-pickle",
+            )
+        if record in contents:
+            _check_json(probe, record, contents[record])
+        elif record not in raw and not record.startswith(_TEXT) and (data := probe.read(record)):
+            source = f"{record} in {probe.path}"
+            refuse_unsafe(source, named_globals(io.BytesIO(data), source), {})
 
 
-def _check_json(probe: Probe, record: str) -> None:
+def _json(probe: Probe, record: str) -> Any:
     try:
-        content = json.loads(probe.read(record))
+        return json.loads(probe.read(record))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LoadError(f"{record} in {probe.path} is not JSON", remedy="write the file again") from error
+
+
+def _raw_tensors(contents: dict[str, Any]) -> set[str]:
+    """The records that torch reads as plain numbers, whatever bytes they begin with.
+
+    A name that any entry has unpickled is not among them, in whatever case and folder it is written.
+    """
+    raw, pickled = set[str](), set[str]()
+    for record, content in contents.items():
+        folder = _PAYLOADS.fullmatch(record)
+        entries = content.get("config") if folder and isinstance(content, dict) else None
+        for entry in entries.values() if isinstance(entries, dict) else ():
+            name = str(entry.get("path_name", "")) if isinstance(entry, dict) else ""
+            if folder and _RAW.fullmatch(name) and entry.get("use_pickle") is False:
+                raw.add(folder[1] + name)
+            else:
+                pickled.add(name.rpartition("/")[2].lower())
+    return {each for each in raw if each.rpartition("/")[2] not in pickled}
+
+
+def _check_json(probe: Probe, record: str, content: Any) -> None:
     for key, text in _strings(content, ""):
         if not _harmless(key, text):
             raise UnsafePickle(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -159,6 +161,75 @@ def test_a_payload_among_the_example_inputs_is_not_executed(exported, tmp_path):
     with pytest.raises(LoadError):
         load(path, trust_pickle=True)
     assert victim.exists()
+
+
+def payload(name: str, **entry):
+    """Another entry in the table of weights or constants, with a plain old pickle as its record."""
+    folder = "weights" if name.startswith("weight") else "constants"
+
+    def build(source: Path, path: Path, pickled: bytes) -> Path:
+        def change(record: str, data: bytes) -> bytes:
+            if not record.endswith(f"data/{folder}/model_{folder}_config.json"):
+                return data
+            table = json.loads(data)
+            table["config"]["added"] = {"path_name": name, "is_param": False, "tensor_meta": None, **entry}
+            return json.dumps(table).encode()
+
+        rewritten(source, path, change)
+        with zipfile.ZipFile(path, "a") as archive:
+            top = archive.namelist()[0].partition("/")[0]
+            archive.writestr(f"{top}/data/{folder}/{name}", pickled)
+        return path
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        payload("opaque_obj_0", use_pickle=True),
+        payload("weight_77", use_pickle=True),
+        payload("weight_77", use_pickle=1),
+        payload("tensor_0", use_pickle=True),
+    ],
+)
+def test_a_pickle_of_any_protocol_among_weights_and_constants_is_not_executed(build, exported, tmp_path):
+    victim = tmp_path / "touched"
+
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(victim),)
+
+    # Protocol 0 has no head by which it could be told.
+    path = build(exported[2], tmp_path / "evil", pickle.dumps(Touch(), protocol=0))
+    with pytest.raises(UnsafePickle, match="mkdir"):
+        load(path)
+    assert not victim.exists()
+    with pytest.raises(LoadError):
+        load(path, trust_pickle=True)
+    assert victim.exists()  # the payload is live
+
+
+def test_compiled_code_inside_a_program_is_not_run(exported, tmp_path):
+    path = rewritten(exported[2], tmp_path / "evil", lambda name, data: data)
+    with zipfile.ZipFile(path, "a") as archive:
+        top = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{top}/data/aotinductor/model/model.so", b"\x7fELF")
+    with pytest.raises(UnsafePickle, match="compiled code"):
+        load(path)
+
+
+def test_weights_whose_bytes_begin_like_a_pickle_or_an_archive_are_numbers(exported, tmp_path):
+    model, x = copy.deepcopy(exported[:2])
+    with torch.no_grad():
+        like_a_pickle, like_an_archive = (
+            torch.frombuffer(bytearray(head), dtype=torch.float32).item()
+            for head in (b"\x80\x02\x1e\x3e", b"PK\x03\x04")
+        )
+        model[0].weight[0, 0], model[0].bias[0] = like_a_pickle, like_an_archive
+    with (tmp_path / "numbers").open("wb") as file:
+        torch.export.save(torch.export.export(model, (x,)), file)
+    torch.testing.assert_close(load(tmp_path / "numbers").module(x), model(x))
 
 
 def test_two_records_of_one_name_are_refused(exported, tmp_path):

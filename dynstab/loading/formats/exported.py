@@ -34,6 +34,7 @@ class ExportedLoader(Loader):
         try:
             with _quiet():
                 program = torch.export.load(match.source)
+                module = runnable(program)
         except Exception as error:
             # The format changes between versions of torch and fails with whatever the reader hits first.
             raise LoadError(
@@ -41,7 +42,7 @@ class ExportedLoader(Loader):
                 remedy=f"export it again with torch {torch.__version__.partition('+')[0]}",
             ) from error
         return LoadedModel(
-            module=runnable(program),
+            module=module,
             source=match.source,
             format=match.format,
             trusted=options.trust_pickle,
