@@ -10,6 +10,8 @@ References:
 
 from __future__ import annotations
 
+from math import isfinite, nan
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,7 +22,7 @@ from dynstab.core.training_dynamics import TrainingDynamics
 from dynstab.estimators.adapters import workable
 from dynstab.estimators.krylov import KrylovSpace
 from dynstab.estimators.orthogonal import gaussian_probes, orthonormalise
-from dynstab.estimators.result import Result, blank
+from dynstab.estimators.result import NON_FINITE, Result, blank
 from dynstab.estimators.summary import to_estimates
 from dynstab.linear.operator import LinearOperator
 from dynstab.systems.hessian import HessianOperator, Loss, ScaledHessian
@@ -49,7 +51,7 @@ def sharpness(
 
     Raises:
         InputError: the loss raises, is no scalar, or does not depend on the parameters.
-        ConfigError: `k` is no count of eigenvalues, or the optimizer is not known.
+        ConfigError: `k` is no count of eigenvalues, `rtol` no tolerance, or the optimizer is not known.
     """
     return SharpnessProbe(model, loss, optimizer, k=k, rtol=rtol, seed=seed).eigenvalues()
 
@@ -87,8 +89,12 @@ class SharpnessProbe:
         budget: int = 100,
         seed: int = 0,
     ) -> None:
-        if k < 1:
-            raise ConfigError(f"k={k}", expected="a positive number of eigenvalues")
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"a model of type {type(model).__name__}", expected="the torch.nn.Module that is trained")
+        if not isinstance(k, int) or k < 1:
+            raise ConfigError(f"k={k!r}", expected="a whole number of eigenvalues, one at least")
+        if not isinstance(rtol, (int, float)) or not 0 <= rtol < 1:
+            raise ConfigError(f"rtol={rtol!r}", expected="a number from 0 up to below 1")
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._k, self._rtol, self._budget, self._seed = k, rtol, budget, seed
         self._vectors: Tensor | None = None
@@ -121,6 +127,10 @@ class SharpnessProbe:
     def _measure(self, rule: UpdateRule | None) -> tuple[tuple[Estimate, ...], float]:
         trained = tuple(p for p in self._model.parameters() if p.requires_grad) if rule is None else rule.parameters
         hessian = HessianOperator(self._model, self._loss, trained)
+        if not isfinite(hessian.value):
+            # Where the loss is lost its curvature is, even if products with it stay finite, as under a target of NaN.
+            lost = Estimate(value=nan, method="none", outcome=f"{NON_FINITE}: the loss is {hessian.value}")
+            return (lost,) * min(self._k, hessian.cols), hessian.value
         seen = hessian if rule is None else ScaledHessian(hessian, scale=rule.rates.sqrt(), decay=rule.decay)
         result, self._vectors = leading_eigenvalues(
             seen, self._k, start=self._vectors, rtol=self._rtol, budget=self._budget * self._k, seed=self._seed

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from dynstab.monitor.attendance import Attendance
 from dynstab.monitor.distributed import Processes
 from dynstab.monitor.network import ProbeBatch, ProbedNetwork, network_of
 from dynstab.monitor.sweeps import Sweeps
+from dynstab.systems.optimizers import limit_of
 
 _LOG = logging.getLogger("dynstab.monitor")
 
@@ -65,23 +67,37 @@ class Prober:
             network = self._network.at_present()
             if processes.first:
                 self._sweeps.settle(network)
+        self._told: set[str] = set()
         self._sharpness = None
         if loss is not None:
-            probe_loss = loss
-
-            def on_the_batch(module: nn.Module) -> Tensor:
-                return probe_loss(module, self.batch.batch)
-
+            optimizer = self._judging(optimizer)
             self._sharpness = SharpnessProbe(
-                self._root, on_the_batch, optimizer, rtol=0.05, budget=_PRODUCTS, seed=seed
+                self._root, partial(self._on_the_batch, loss), optimizer, rtol=0.05, budget=_PRODUCTS, seed=seed
             )
         self._with_optimizer = optimizer is not None
-        self._told: set[str] = set()
         self.states, self.steps = self._network.states, self._network.steps
 
     def _captured(self, batch: Any) -> tuple[ProbedNetwork, ProbeBatch]:
         with _apart(self._root):
             return network_of(self._model, ProbeBatch.of(batch, self._inputs), self._processes, seed=self._seed)
+
+    def _judging(self, optimizer: Optimizer | None) -> Optimizer | None:
+        """The optimizer whose threshold stands beside the sharpness; None where none is known."""
+        try:
+            if optimizer is not None:
+                limit_of(optimizer)
+        except ConfigError as error:
+            self._tell("the sharpness is that of the loss alone, beside no threshold", error.got)
+            return None
+        return optimizer
+
+    def _on_the_batch(self, loss: Loss, module: nn.Module) -> Tensor:
+        try:
+            return loss(module, self.batch.batch)
+        except Exception as error:  # of the user
+            raise InputError(
+                f"loss_fn raises {one_line(error)}", expected="a function of the model and the probe"
+            ) from error
 
     def feed(self, batch: Any) -> None:
         """Probe with another batch from now on; one of other shapes means to capture the network again.

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dynstab.capture.capture import one_line
 from dynstab.capture.isolate import isolated
-from dynstab.core.errors import InputError
+from dynstab.core.errors import DynstabError, InputError
 from dynstab.linear.operator import LinearOperator
 
 Loss = Callable[[nn.Module], Tensor]
@@ -55,7 +55,11 @@ class HessianOperator(LinearOperator):
             value = functional_call(subject, replaced, ()) if replaced else subject()
             found = torch.autograd.grad(value, self._parameters, create_graph=True, allow_unused=True)
         if all(each is None for each in found):
-            raise InputError("the loss depends on none of the parameters", remedy="compute it with gradients enabled")
+            raise InputError(
+                "the loss depends on none of the parameters",
+                expected="a loss of this model, whose parameters the optimizer moves if one is given",
+                remedy="compute it with gradients enabled",
+            )
         self._gradients = found
         self.value, self.gradient = float(value.detach()), self._flat(found)
         self.samples, self.rows, self.cols = 1, len(self.gradient), len(self.gradient)
@@ -148,10 +152,10 @@ def _names(model: nn.Module, parameters: Sequence[Tensor]) -> list[str]:
 def _loss_of(model: nn.Module, loss: Loss) -> Tensor:
     try:
         value = loss(model)
+    except DynstabError:
+        raise
     except Exception as error:
-        raise InputError(
-            f"the loss raises {type(error).__name__} ({one_line(error)})", expected="a function of the model alone"
-        ) from error
+        raise InputError(f"the loss raises {one_line(error)}", expected="a function of the model alone") from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"the loss returned {got}", expected="a tensor with one entry")

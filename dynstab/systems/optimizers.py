@@ -31,6 +31,8 @@ from torch.optim import SGD, Adagrad, Adam, Optimizer, RMSprop
 from dynstab.core.errors import ConfigError
 
 Group = dict[str, Any]
+State = dict[str, Any]
+"""What an optimiser remembers of one parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +62,49 @@ class UpdateRule:
 
 
 def update_rule(optimizer: Optimizer) -> UpdateRule:
-    """The linearised optimiser.
+    """The linearised optimiser. A weight that an adaptive one has not moved yet, for want of a gradient, rests.
 
     Raises:
-        ConfigError: an optimiser whose threshold is not known, one that maximises, groups of different
-            momentum, or an adaptive one that has taken no step yet.
+        ConfigError: as for `limit_of`, or an adaptive optimiser that has taken no step yet.
+    """
+    name, limit = limit_of(optimizer)
+    optimizer = unwrapped(optimizer)
+    kind, trained = _kind_of(optimizer), _trained_groups(optimizer)
+    rows = [(p, optimizer.state.get(p) or {}, group) for group in trained for p in group["params"]]
+    moved = [row for row in rows if not kind.adaptive or float(row[1].get("step", 0)) >= 1]
+    if rows and not moved:
+        raise ConfigError(
+            f"{type(optimizer).__name__} has taken no step yet",
+            expected="an optimiser that has: its threshold is that of its preconditioner",
+            remedy="ask again after optimizer.step()",
+        )
+    eta = max((float(group["lr"]) for _, _, group in moved), default=0.0)
+    return UpdateRule(
+        name=name,
+        learning_rate=eta,
+        limit=limit,
+        parameters=tuple(parameter for parameter, _, _ in moved),
+        rates=_joined([kind.rate(state, group, p) * _share(group, eta) for p, state, group in moved]),
+        decay=_joined([torch.full_like(p, _added_decay(group)) for p, _, group in moved]),
+        preconditioned=kind.adaptive,
+    )
+
+
+def limit_of(optimizer: Optimizer) -> tuple[str, float]:
+    """The optimiser's name, and its limit of eta * lambda.
+
+    Raises:
+        ConfigError: an optimiser whose threshold is not known, one that maximises, or groups of different momentum.
     """
     optimizer = unwrapped(optimizer)
-    kind = next((kind for kind in _KINDS if isinstance(optimizer, kind)), None)
-    if kind is None:
-        raise ConfigError(
-            f"the threshold of {type(optimizer).__name__} is not known",
-            expected=f"one of {', '.join(kind.__name__ for kind in _KINDS)}, AdamW",
-            remedy="dynstab.sharpness without an optimizer needs none",
-        )
-    groups = [_moving(group) for group in optimizer.param_groups]
+    kind, groups = _kind_of(optimizer), _trained_groups(optimizer) or optimizer.param_groups
     if any(group.get("maximize") for group in groups):
         raise ConfigError(
             f"{type(optimizer).__name__} with maximize=True",
             expected="an optimiser that minimises",
             remedy="minimise the negative instead",
         )
-    names = {(name, limit) for name, limit in (_KINDS[kind].limit(group) for group in groups)}
+    names = {kind.limit(group) for group in groups}
     if len(names) > 1:
         raise ConfigError(
             f"groups with different momentum: {', '.join(sorted(name for name, _ in names))}",
@@ -89,17 +112,18 @@ def update_rule(optimizer: Optimizer) -> UpdateRule:
             remedy="ask for each group alone, with the others frozen by requires_grad_(False)",
         )
     ((name, limit),) = names
-    eta = max(float(group["lr"]) for group in groups)
-    rows = [(p, _KINDS[kind].rate(optimizer, group, p), group) for group in groups for p in group["params"]]
-    return UpdateRule(
-        name=name.replace("Adam", type(optimizer).__name__) if kind is Adam else name,
-        learning_rate=eta,
-        limit=limit,
-        parameters=tuple(parameter for parameter, _, _ in rows),
-        rates=torch.cat([(rate * _share(group, eta)).reshape(-1) for _, rate, group in rows]),
-        decay=torch.cat([torch.full_like(p, _added_decay(group)).reshape(-1) for p, _, group in rows]),
-        preconditioned=kind is not SGD,
-    )
+    return name.replace("Adam", type(optimizer).__name__) if isinstance(optimizer, Adam) else name, limit
+
+
+def _kind_of(optimizer: Optimizer) -> _Kind:
+    kind = next((kind for base, kind in _KINDS.items() if isinstance(optimizer, base)), None)
+    if kind is None:
+        raise ConfigError(
+            f"the threshold of {type(optimizer).__name__} is not known",
+            expected=f"one of {', '.join(kind.__name__ for kind in _KINDS)}, AdamW",
+            remedy="dynstab.sharpness without an optimizer needs none",
+        )
+    return kind
 
 
 def unwrapped(optimizer: Optimizer) -> Optimizer:
@@ -108,8 +132,14 @@ def unwrapped(optimizer: Optimizer) -> Optimizer:
     return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer
 
 
-def _moving(group: Group) -> Group:
-    return {**group, "params": [p for p in group["params"] if p.requires_grad]}
+def _trained_groups(optimizer: Optimizer) -> list[Group]:
+    """Without the frozen parameters, and without the groups in which all are."""
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in optimizer.param_groups]
+    return [group for group in groups if group["params"]]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts]) if parts else torch.empty(0)
 
 
 def _share(group: Group, eta: float) -> float:
@@ -125,10 +155,15 @@ def _added_decay(group: Group) -> float:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Of one class of optimisers: group -> (name, limit), and the inverse preconditioner of a parameter."""
+    """Of one class of optimisers: group -> (name, limit), and the inverse preconditioner of a parameter by its state.
+
+    Attributes:
+        adaptive: that is not 1, and there is none before the first step.
+    """
 
     limit: Callable[[Group], tuple[str, float]]
-    rate: Callable[[Optimizer, Group, Tensor], Tensor]
+    rate: Callable[[State, Group, Tensor], Tensor]
+    adaptive: bool = True
 
 
 def _sgd_limit(group: Group) -> tuple[str, float]:
@@ -137,7 +172,8 @@ def _sgd_limit(group: Group) -> tuple[str, float]:
         return "gradient descent", 2.0
     if group["nesterov"]:
         return f"Nesterov, momentum {momentum:g}", (2 + 2 * momentum) / (1 + 2 * momentum)
-    return f"heavy ball, momentum {momentum:g}", (2 + 2 * momentum) / (1 - dampening)
+    # Dampened by 1, no gradient gets through.
+    return f"heavy ball, momentum {momentum:g}", (2 + 2 * momentum) / (1 - dampening) if dampening != 1 else inf
 
 
 def _adam_limit(group: Group) -> tuple[str, float]:
@@ -150,39 +186,25 @@ def _rmsprop_limit(group: Group) -> tuple[str, float]:
     return f"RMSprop, momentum {momentum:g}" if momentum else "RMSprop", 2 + 2 * momentum
 
 
-def _adam_rate(optimizer: Optimizer, group: Group, parameter: Tensor) -> Tensor:
-    state, (beta1, beta2) = _state(optimizer, parameter), group["betas"]
-    step = float(state["step"])
+def _adam_rate(state: State, group: Group, _parameter: Tensor) -> Tensor:
+    step, (beta1, beta2) = float(state["step"]), group["betas"]
     second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
     root = (second / (1 - float(beta2) ** step)).sqrt() + group["eps"]
     return 1 / ((1 - float(beta1) ** step) * root)
 
 
-def _rmsprop_rate(optimizer: Optimizer, group: Group, parameter: Tensor) -> Tensor:
-    state = _state(optimizer, parameter)
+def _rmsprop_rate(state: State, group: Group, _parameter: Tensor) -> Tensor:
     second = state["square_avg"] - state["grad_avg"].square() if group["centered"] else state["square_avg"]
     return 1 / (second.sqrt() + group["eps"])
 
 
-def _adagrad_rate(optimizer: Optimizer, group: Group, parameter: Tensor) -> Tensor:
-    state = _state(optimizer, parameter)
+def _adagrad_rate(state: State, group: Group, _parameter: Tensor) -> Tensor:
     slowed = 1 + (float(state["step"]) - 1) * group["lr_decay"]
     return 1 / (slowed * (state["sum"].sqrt() + group["eps"]))
 
 
-def _state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
-    state = optimizer.state.get(parameter) or {}
-    if float(state.get("step", 0)) < 1:
-        raise ConfigError(
-            f"{type(optimizer).__name__} has not moved every parameter yet",
-            expected="an optimiser that has taken a step",
-            remedy="ask again after optimizer.step(), or leave frozen parameters out by requires_grad_(False)",
-        )
-    return state
-
-
 _KINDS: dict[type[Optimizer], _Kind] = {
-    SGD: _Kind(_sgd_limit, lambda optimizer, group, parameter: torch.ones_like(parameter)),
+    SGD: _Kind(_sgd_limit, lambda _state, _group, parameter: torch.ones_like(parameter), adaptive=False),
     Adam: _Kind(_adam_limit, _adam_rate),
     RMSprop: _Kind(_rmsprop_limit, _rmsprop_rate),
     Adagrad: _Kind(lambda group: ("Adagrad", 2.0), _adagrad_rate),

@@ -38,8 +38,8 @@ def training_trajectory(model: nn.Module, loss: Loss, optimizer: Optimizer, step
         ConfigError: the optimiser is none of SGD, Adam and AdamW, maximises, uses AMSGrad, or mixes groups
             of another kind. InputError: the loss is no function of the weights, see `HessianOperator`.
     """
-    if steps < 1:
-        raise ConfigError(f"steps={steps}", expected="a positive number of updates")
+    if not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"steps={steps!r}", expected="a whole number of updates, one at least")
     map_ = _UpdateMap(model, loss, unwrapped(optimizer))
     values: list[Tensors] = [map_.start]
     for index in range(steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -214,6 +215,35 @@ def test_the_sharpness_comes_with_the_threshold_of_the_optimizer() -> None:
     curvature = float(torch.linalg.eigvalsh(inputs.T @ inputs / 40)[-1])
     assert probe.sharpness.value == pytest.approx(curvature, rel=0.05)
     assert probe.threshold == pytest.approx(3.8 / 0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda p: torch.optim.NAdam(p), "the threshold of NAdam is not known"),
+        (lambda p: torch.optim.LBFGS(p), "the threshold of LBFGS is not known"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, maximize=True), "SGD with maximize=True"),
+    ],
+    ids=["NAdam", "LBFGS", "maximising"],
+)
+def test_beside_an_optimizer_without_a_threshold_stands_the_sharpness_of_the_loss(
+    make: Callable[..., torch.optim.Optimizer], why: str, inputs: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, loss = residual(), lambda m, x: m(x).square().mean()
+    plain, beside = (
+        measured(prober(model, inputs, loss=loss, optimizer=optimizer), sharpness=True)
+        for optimizer in (None, make(model.parameters()))
+    )
+    assert beside.sharpness == plain.sharpness
+    assert beside.threshold is None
+    assert caplog.text.count(f"the sharpness is that of the loss alone, beside no threshold: {why}") == 1
+
+
+def test_a_loss_of_the_model_alone_is_told_what_it_is_called_with(inputs: Tensor) -> None:
+    probe = measured(prober(residual(), inputs, loss=lambda m: m(inputs).sum()), sharpness=True)
+    assert probe.sharpness is not None
+    assert "loss_fn raises TypeError" in probe.sharpness.outcome
+    assert "a function of the model and the probe" in probe.sharpness.outcome
 
 
 def test_a_loss_that_fails_is_an_outcome_of_the_sharpness_alone(inputs: Tensor) -> None:

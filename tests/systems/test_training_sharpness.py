@@ -271,6 +271,46 @@ def test_a_rate_of_zero_is_stable_and_weights_that_are_nan_are_unknown() -> None
     assert "non-finite" in found.sharpness.outcome
 
 
+def test_a_loss_that_is_lost_has_no_sharpness_even_where_its_products_are_finite() -> None:
+    """Under a target of NaN the loss and its gradient are NaN, and the Hessian of a linear model is what it was."""
+    model, targets = nn.Linear(3, 1), torch.tensor([[1.0], [math.nan]])
+    found = training_stability(
+        model, lambda module: nn.functional.mse_loss(module(torch.ones(2, 3)), targets), SGD(model.parameters(), lr=0.1)
+    )
+    assert found.stands == "unknown"
+    assert "the loss is nan" in str(found)
+
+
+def test_a_weight_that_no_gradient_has_reached_rests_under_adam() -> None:
+    """A head that the training does not use, as a pooler often is, must not hide the sharpness of the others."""
+    found = []
+    for unused in ([], [nn.Parameter(torch.ones(2))]):
+        model, loss = network()
+        model.unused = nn.ParameterList(unused)
+        model.forward = nn.Sequential(*list(model)[:3]).forward  # pyright: ignore[reportArgumentType]
+        optimizer = Adam(model.parameters(), lr=1e-3)
+        loss(model).backward()
+        optimizer.step()
+        found.append(training_stability(model, loss, optimizer).sharpness.value)
+    assert found[0] == found[1]
+
+
+def test_frozen_groups_are_left_out_of_threshold_and_rate() -> None:
+    model, loss = network()
+    first, *rest = model.parameters()
+    groups = [{"params": [first], "momentum": 0.5, "lr": 7.0}, {"params": rest}]
+    optimizer = SGD(groups, lr=0.1, momentum=0.9)
+    first.requires_grad_(False)
+    found = training_stability(model, loss, optimizer)
+    assert found.learning_rate == 0.1
+    assert found.threshold.value == pytest.approx(3.8 / 0.1)
+
+
+def test_momentum_that_is_dampened_by_one_lets_no_gradient_through() -> None:
+    parameter = [nn.Parameter(torch.ones(3))]
+    assert update_rule(SGD(parameter, lr=0.1, momentum=0.9, dampening=1.0)).threshold == math.inf
+
+
 def test_misuse_gets_a_sentence() -> None:
     model, loss = network()
     with pytest.raises(InputError, match="tensor of shape"):
@@ -281,11 +321,19 @@ def test_misuse_gets_a_sentence() -> None:
         sharpness(model, lambda module: loss(module).detach())
     with pytest.raises(InputError, match="no parameter"):
         sharpness(nn.ReLU(), lambda module: module(torch.ones(1)).sum())
-    with pytest.raises(ConfigError, match="k=0"):
-        sharpness(model, loss, 0)
+    for k in (0, 1.5, "three"):
+        with pytest.raises(ConfigError, match=f"k={k!r}; expected a whole number"):
+            sharpness(model, loss, k)  # pyright: ignore[reportArgumentType]
+    for rtol in (-1.0, math.nan, "small"):
+        with pytest.raises(ConfigError, match=f"rtol={rtol!r}"):
+            sharpness(model, loss, rtol=rtol)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="a model of type str"):
+        sharpness("model", loss)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="whose parameters the optimizer moves"):
+        training_stability(model, loss, SGD(network()[0].parameters(), lr=0.1))
     with pytest.raises(ConfigError, match="NAdam is not known"):
         training_stability(model, loss, NAdam(model.parameters()))
-    with pytest.raises(ConfigError, match="has not moved every parameter"):
+    with pytest.raises(ConfigError, match="Adam has taken no step yet"):
         training_stability(model, loss, Adam(model.parameters()))
     with pytest.raises(ConfigError, match="different momentum"):
         groups = [{"params": [p], "momentum": 0.5 + 0.1 * i} for i, p in enumerate(model.parameters())]

@@ -244,8 +244,9 @@ def test_misuse_gets_a_sentence() -> None:
         training_trajectory(model, loss, RMSprop(model.parameters()))
     with pytest.raises(ConfigError, match="amsgrad"):
         training_trajectory(model, loss, Adam(model.parameters(), amsgrad=True))
-    with pytest.raises(ConfigError, match="steps=0"):
-        training_trajectory(model, loss, SGD(model.parameters(), lr=0.1), steps=0)
+    for steps in (0, 1.5, "two"):
+        with pytest.raises(ConfigError, match=f"steps={steps!r}; expected a whole number"):
+            training_trajectory(model, loss, SGD(model.parameters(), lr=0.1), steps=steps)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="no parameter of the model"):
         training_trajectory(model, loss, SGD(network()[0].parameters(), lr=0.1))
     with pytest.raises(ConfigError, match="differ in nesterov"):
