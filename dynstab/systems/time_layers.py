@@ -9,13 +9,14 @@ the exponents are those of all parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from dynstab.core.errors import InputError
+from dynstab.core.errors import InputError, first_line
 from dynstab.linear.driven import Tensors
 from dynstab.systems.time_recurrence import HELD_STEPS, Bound, Recurrence
 
@@ -39,10 +40,9 @@ def layer_recurrence(bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any]
     elif layer.batch_first:
         sequence = sequence.transpose(0, 1)
     state = tuple(tensor if batched else tensor[:, None] for tensor in state) or _zeros(layer, sequence)
+    final = _accepted(lambda: bound(_outside(sequence, layer), _structured(state))[1], (sequence, *state), bound, name)
     if layer.bidirectional:
-        return _bidirectional(bound, layer, sequence, state, name)
-    with torch.no_grad():
-        final = _state_of(bound(_outside(sequence, layer), _structured(state))[1])
+        return _bidirectional(bound, layer, sequence, state, final, name)
 
     def step(state: Tensors, inputs: Tensors) -> Tensors:
         return _state_of(bound(_outside(inputs[0][None], layer), _structured(state))[1])
@@ -78,6 +78,7 @@ def cell_recurrence(bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any],
     def step(state: Tensors, inputs: Tensors) -> Tensors:
         return _state_of(bound(inputs[0], _structured(state)))
 
+    _accepted(lambda: step(state, (sequence[0],)), (sequence[0], *state), bound, name)
     held = f"the cell is given one input, held for {HELD_STEPS} steps; give (T, batch, features) to drive it"
     return Recurrence(
         name=name,
@@ -120,6 +121,20 @@ def _check_sequence(sequence: Tensor, layer: nn.RNNBase | nn.RNNCellBase) -> Non
         raise InputError(f"a sequence of shape {shape} without a step", expected="at least one step")
 
 
+def _accepted(call: Callable[[], Any], given: Tensors, bound: Bound, name: str) -> Tensors:
+    """The state that a call gives; what torch has against the input and the state it was given, in a sentence."""
+    try:
+        with torch.no_grad():
+            return _state_of(call())
+    except Exception as error:
+        words = ", ".join(f"{tuple(each.shape)} {str(each.dtype).removeprefix('torch.')}" for each in given)
+        raise InputError(
+            f"{name} rejects an input and a state, {words} ({type(error).__name__}: {first_line(error)})",
+            expected=f"{str(bound.float_dtype).removeprefix('torch.')}, as its weights are, and a state of its size",
+            remedy="give these, or none for the state: it is zero then",
+        ) from error
+
+
 def _outside(sequence: Tensor, layer: nn.RNNBase) -> Tensor:
     """Time first -> as the layer wants it."""
     return sequence.transpose(0, 1) if layer.batch_first else sequence
@@ -146,7 +161,9 @@ def _gate_names(mode: str, places: list[str]) -> tuple[str, ...]:
     return tuple(gate + place for place in places for gate in GATES.get(mode, ()))
 
 
-def _bidirectional(bound: Bound, layer: nn.RNNBase, sequence: Tensor, state: Tensors, name: str) -> Recurrence:
+def _bidirectional(
+    bound: Bound, layer: nn.RNNBase, sequence: Tensor, state: Tensors, final: Tensors, name: str
+) -> Recurrence:
     """All layers and directions side by side; `single` is one of them as a layer of its own."""
     parts = [(level, way) for level in range(layer.num_layers) for way in (0, 1)]
     singles = [_single(layer, bound, level, way) for level, way in parts]
@@ -162,8 +179,6 @@ def _bidirectional(bound: Bound, layer: nn.RNNBase, sequence: Tensor, state: Ten
                 output, _ = singles[index](drive, _structured(tuple(tensor[index][None] for tensor in state)))
             outputs.append(output.flip(0) if way else output)
         below = torch.cat(outputs, dim=2)
-    with torch.no_grad():
-        final = _state_of(bound(_outside(sequence, layer), _structured(state))[1])
     width = len(state)
 
     def step(state: Tensors, inputs: Tensors) -> Tensors:

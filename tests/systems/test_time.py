@@ -420,6 +420,20 @@ def test_what_cannot_be_stepped_is_answered_in_a_sentence(module: nn.Module, arg
     assert "expected" in str(caught.value)
 
 
+@pytest.mark.parametrize("module", [nn.LSTM(F, H), nn.GRU(F, H, bidirectional=True), nn.LSTMCell(F, H)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_an_input_of_another_dtype_is_answered_in_a_sentence(module: nn.Module, dtype: torch.dtype) -> None:
+    with pytest.raises(InputError, match=f"{str(dtype)[6:]}.*expected float32, as its weights are"):
+        time_system(module, (torch.ones(T, B, F, dtype=dtype),))
+
+
+@pytest.mark.parametrize("module", [nn.GRU(F, H), nn.GRUCell(F, H)])
+def test_a_state_of_another_size_is_answered_in_a_sentence(module: nn.Module) -> None:
+    shape = (1, B + 1, H) if isinstance(module, nn.GRU) else (B + 1, H)
+    with pytest.raises(InputError, match="expected .* a state of its size"):
+        time_system(module, (torch.ones(T, B, F), torch.zeros(shape)))
+
+
 def test_a_step_that_forgets_its_state_is_no_recurrence() -> None:
     class Forgetting(nn.Module):
         def forward(self, state: Tensor) -> Tensor:
