@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from rich.live import Live
 
 from dynstab.cli.consoles import output
 from dynstab.cli.delivery import Delivery
-from dynstab.core.errors import ConfigError
+from dynstab.core.errors import ConfigError, StoreError
 from dynstab.core.report import write_whole
 from dynstab.core.run import Run, Signal
 from dynstab.monitor.export import json_lines
@@ -77,7 +78,7 @@ def compare_runs_of(paths: Sequence[str]) -> RunComparison | None:
     """The comparison of runs; None where the files are none.
 
     Raises:
-        ConfigError: runs and reports together.
+        ConfigError: runs and reports together. StoreError: beside a run, no such file.
     """
     from dynstab.compare_runs import compare_runs
 
@@ -86,6 +87,8 @@ def compare_runs_of(paths: Sequence[str]) -> RunComparison | None:
         return None
     if not all(runs):
         other = paths[runs.index(False)]
+        if not Path(other).exists():
+            raise StoreError(f"there is no file {other}", expected="the file that a monitor writes")
         raise ConfigError(
             f"{other} is no training run, and {paths[runs.index(True)]} is one", expected="all of one kind"
         )

@@ -10,6 +10,10 @@ from dynstab.core.errors import ConfigError
 _LOG = logging.getLogger("dynstab.monitor")
 
 
+MOST = 10**18
+"""A store keeps numbers in 64 bits."""
+
+
 class StepCount:
     """Steps that begin again from 0, as with the loader's next epoch, are counted on.
 
@@ -25,13 +29,15 @@ class StepCount:
         """The number of the next step, by the one that the loop gives it.
 
         Raises:
-            ConfigError: that is no whole number.
+            ConfigError: that is no whole number, or one that no store holds.
         """
+        expected = "the number of the training step, a whole number"
         try:
             step = index(step)
         except (TypeError, ValueError, RuntimeError) as error:  # of NumPy and torch, too
-            expected = "the number of the training step, a whole number"
             raise ConfigError(f"step {step!r}", expected=expected) from error
+        if abs(step) >= MOST:
+            raise ConfigError(f"step {step}", expected=f"{expected} below {MOST:.0e}")
         if step + self._offset <= self.last:
             self._offset = self.last + 1 - step
             _LOG.info("steps begin again at %d: counted on from %d", step, self.last + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -57,7 +58,8 @@ def make_recorder(
     """The recorder, its store begun or resumed.
 
     Args:
-        resumed: the state of the checkpoint from which the training goes on.
+        resumed: the state of the checkpoint from which the training goes on: in its store, or where that is gone,
+            as on another machine, in a new one.
 
     Raises:
         StoreError: the store cannot be made. ConfigError: there is no such sink.
@@ -73,12 +75,16 @@ def make_recorder(
         sharpness_every=options.steps_between_sharpness,
     )
     before = resumed or {}
+    left = before.get("run")
+    if left is not None and options.run is not None and not Path(left).is_file():
+        _LOG.warning("the run's store %s is gone: a new one begins at %s", left, options.run)
+        left = None
     outlets = Outlets(
         info,
-        run=before.get("run") or options.run,
+        run=left or options.run,
         sinks=options.sinks,
         on_flag=options.on_flag,
-        at=before.get("step") if before.get("run") else None,
+        at=before["step"] if left else None,
     )
     post_mortems = None
     if outlets.path is not None:

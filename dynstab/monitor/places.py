@@ -38,7 +38,7 @@ def find_blocks(model: nn.Module) -> tuple[Place, ...]:
     root, compiled = unwrap(model), _compiled_outside(model)
     members = list(_members(root, "", compiled)) if isinstance(root, _LISTS) else list(_in_lists(root, "", compiled))
     if len(members) < 2:
-        members = [Place(name=name, module=child, compiled=compiled) for name, child in root.named_children()]
+        members = [place for name, child in root.named_children() for place in _called(child, name, compiled)]
     seen: dict[int, Place] = {}
     for place in members:
         if any(True for _ in place.module.parameters()):
@@ -91,6 +91,14 @@ def _in_lists(module: nn.Module, prefix: str, compiled: bool) -> Iterator[Place]
         else:
             # A wrapper of compiled code has no name of its own.
             yield from _in_lists(child, prefix if name == "_orig_mod" else f"{path}.", inside)
+
+
+def _called(module: nn.Module, name: str, compiled: bool) -> Iterator[Place]:
+    """The module itself, or the members of one that is only a list and has no forward."""
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        yield from _members(module, f"{name}.", compiled or is_compiled(module))
+    else:
+        yield Place(name=name, module=module, compiled=compiled)
 
 
 def _members(container: nn.Module, prefix: str, compiled: bool) -> Iterator[Place]:

@@ -104,6 +104,8 @@ def _finished(connection: sqlite3.Connection) -> bool:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    if path.is_dir():
+        raise StoreError(f"{path.resolve()} is a folder", expected="the file that a monitor writes")
     if not path.is_file():
         raise StoreError(f"there is no run {path}", expected="the file that a monitor writes")
     if not is_run(path):

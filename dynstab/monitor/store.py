@@ -43,10 +43,15 @@ class RunStore:
             StoreError: the file cannot be made.
         """
         target = _claimed(Path(path))
-        with told(target), _connected(target) as connection:
-            create_tables(connection, info)
-            # Only now: the header of the file itself then says whose it is, however early the process dies.
-            _log_ahead(connection)
+        try:
+            with told(target), _connected(target) as connection:
+                create_tables(connection, info)
+                # Only now: the header of the file itself then says whose it is, however early the process dies.
+                _log_ahead(connection)
+        except StoreError:
+            # What was claimed and holds no run would be in the way of the next attempt.
+            target.unlink()
+            raise
         return cls(target, connection, next_id=1)
 
     @classmethod
@@ -144,11 +149,11 @@ def _continues(old: RunInfo, new: RunInfo) -> bool:
 
 def _claimed(path: Path) -> Path:
     """The path, or the first numbered one beside it that no file has; an empty file stands there."""
-    if path.is_dir():
-        raise StoreError(
-            f"{path} is a folder", expected="the path of a file", remedy=f"for example {path / 'run.sqlite'}"
-        )
     with told(path):
+        if path.is_dir():
+            raise StoreError(
+                f"{path} is a folder", expected="the path of a file", remedy=f"for example {path / 'run.sqlite'}"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         number, target = 1, path
         while True:

@@ -112,8 +112,11 @@ def test_compare_of_runs_tells_what_came_and_when(dynstab: Cli, runs: dict[str, 
     assert data["parted"] == 121 and data["tail"] == [179, 199]
     dynstab("compare", runs["good"], runs["bad"], "--html", "c.html")
     assert "The losses differ from step 121 on." in Path("c.html").read_text()
+    Path("r.json").write_text("{}")
     mixed = dynstab("compare", runs["good"], "r.json")
     assert mixed.exit_code == 2 and "r.json is no training run" in mixed.output
+    gone = dynstab("compare", runs["good"], "gone.sqlite")
+    assert gone.exit_code == 2 and "there is no file gone.sqlite" in gone.output
 
 
 def test_watch_off_a_terminal_prints_new_records_until_the_run_is_finished(dynstab: Cli, tmp_path: Path) -> None:

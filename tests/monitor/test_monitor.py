@@ -141,6 +141,19 @@ def test_a_resumed_training_goes_on_in_the_same_store(path: Path) -> None:
     assert list(path.parent.glob("*.sqlite")) == [path]
 
 
+def test_where_the_store_of_a_checkpoint_is_gone_a_new_one_begins_at_the_path_that_was_asked_for(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint that went to another machine names a folder that may not even be made there."""
+    training = Training(path)
+    training.monitor.load_state_dict({"run": "/proc/elsewhere/a.sqlite", "step": 4, "seconds": 1.0})
+    with training.monitor:
+        training.step(5)
+    assert training.monitor.path == path
+    assert [signal.step for signal in training.stored.signals] == [5]
+    assert f"/proc/elsewhere/a.sqlite is gone: a new one begins at {path}" in caplog.text
+
+
 def test_a_monitor_that_is_opened_again_goes_on_in_the_same_store(path: Path) -> None:
     training = Training(path)
     training.run(3)
@@ -389,6 +402,13 @@ def test_the_state_may_be_asked_for_when_a_finding_is_told(path: Path) -> None:
 def test_options_that_cannot_be_served_are_refused(path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Training(path, **options)
+
+
+@pytest.mark.parametrize("step", [1.5, "3", None, 2**63])
+def test_a_step_that_no_store_could_hold_is_refused(path: Path, step: Any) -> None:
+    training = Training(path)
+    with training.monitor, pytest.raises(ConfigError, match="expected the number of the training step"):
+        training.monitor.step(step)
 
 
 def test_a_step_outside_of_the_block_is_refused(path: Path) -> None:

@@ -296,6 +296,20 @@ def test_stages_are_opened_and_blocks_of_single_layers_are_not() -> None:
     assert [place.name for place in find_blocks(net)] == ["0", "1.0", "1.1", "2"]
 
 
+def test_a_list_that_is_never_called_is_no_place() -> None:
+    """Shared blocks are one module, and a list of one is listened to at its member."""
+    block = nn.Linear(8, 8)
+    net = Net()
+    net.blocks = nn.ModuleList([block, block])
+    assert [place.name for place in find_blocks(net)] == ["stem", "blocks.0", "head"]
+    signals = Signals(net, Processes(net))
+    net(torch.randn(3, 4)).sum().backward()
+    signal = taken(signals)
+    signals.close()
+    assert all(map(math.isfinite, signal.activation_rms))
+    assert signal.activation_rms[1] == pytest.approx(math.hypot(*map(rms, net.seen)) / 2**0.5, rel=1e-5)
+
+
 def test_loss_and_rate_may_be_tensors(tmp_path: Path, net: Net) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=torch.tensor(0.25))
     with dynstab.Monitor(net, optimizer=optimizer, run=tmp_path / "run.sqlite") as monitor:

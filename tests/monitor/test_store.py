@@ -201,6 +201,27 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         RunStore.create(tmp_path / "file" / "a.sqlite", info())
 
 
+def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written"):
+        RunStore.create(tmp_path / f"{'long' * 100}.sqlite", info())
+
+
+def test_a_store_that_cannot_be_begun_leaves_no_file_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dynstab.monitor.store.create_tables", full)
+        with pytest.raises(StoreError, match="disk is full"):
+            RunStore.create(tmp_path / "a.sqlite", info())
+    assert not list(tmp_path.iterdir())
+    begun = RunStore.create(tmp_path / "a.sqlite", info())
+    begun.close()
+    assert begun.path == tmp_path / "a.sqlite"
+
+
 def test_a_closed_store_says_so(stored: RunStore) -> None:
     stored.close()
     stored.close()
@@ -238,7 +259,7 @@ def test_files_that_are_no_run_are_told_apart(tmp_path: Path, stored: RunStore) 
     ]
     for path, words in (
         (text, "not the store of a run"), (empty, "not the store of a run"), (foreign, "another program's SQLite file"),
-        (broken, "cannot be read"), (tmp_path / "none", "there is no run"),
+        (broken, "cannot be read"), (tmp_path / "none", "there is no run"), (tmp_path, "is a folder"),
     ):  # fmt: skip
         with pytest.raises(StoreError, match=words):
             read_run(path)
