@@ -174,7 +174,7 @@ def _spectrum(
     coarse = ""
     if doubt is not None:
         errors, method = errors + doubt, f"{method}, errors with those of the solver by step doubling"
-        coarse = too_large(doubt, qr, propagator.steps * orbit.time_step)
+        coarse = too_large(orbit, doubt, qr, propagator.steps * orbit.time_step)
     if found.factors:
         method += f"; finite-time ones by product QR of {len(found.factors)} factors"
         method += "" if full else " on the tangents carried (lower bounds)"

@@ -20,8 +20,9 @@ _SHARE = 0.05  # of the largest exponent, from which dt is called too large
 def step_error(orbit: SteppedOrbit, frame: Tensor) -> Tensor | None:
     """How far the exponents are from those of the field, as the next ten steps of an orbit have it.
 
-    |lambda(dt) - lambda(dt / 2)| 2^p / (2^p - 1) for a solver of order p, from the same state and frame. None for
-    maps, and where the solver keeps its error small by itself.
+    |lambda(h) - lambda(h / 2)| 2^p / (2^p - 1) for a solver of order p, from the same state and frame. An adaptive
+    solver is held at its present step: where its stability sets that step, its error control sees nothing of what
+    becomes of fast decays. None for maps.
 
     Args:
         frame: orthonormal tangents (samples, size, k) at the present state; the orbit goes on.
@@ -29,18 +30,22 @@ def step_error(orbit: SteppedOrbit, frame: Tensor) -> Tensor | None:
     Returns:
         (samples, k), nat per unit of time.
     """
-    if not isinstance(orbit, FlowOrbit) or (fine := orbit.refined()) is None:
+    if not isinstance(orbit, FlowOrbit):
         return None
-    change = (_growth(orbit, frame, _STEPS) - _growth(fine, frame, 2 * _STEPS)).abs()
+    half = orbit.in_steps(0.5)
+    whole = orbit.in_steps(1.0) if orbit.adaptive else orbit
+    change = (_growth(whole, frame, _STEPS) - _growth(half, frame, 2 * _STEPS)).abs()
     return change / (1 - 0.5**orbit.order)
 
 
-def too_large(errors: Tensor, exponents: Tensor, time: float) -> str:
+def too_large(orbit: SteppedOrbit, errors: Tensor, exponents: Tensor, time: float) -> str:
     """In words, where steps of half the length would give other exponents (k,) over that time; empty else."""
     error, scale = float(errors.max()), max(float(exponents.abs().max()), 1 / time)
     if error <= _SHARE * scale:
         return ""
-    return f"dt is too large: half of it changes exponents by {error:.2g} nat/time"
+    adaptive = isinstance(orbit, FlowOrbit) and orbit.adaptive
+    what = "the field is stiff: half of the solver's step" if adaptive else "dt is too large: half of it"
+    return f"{what} changes exponents by {error:.2g} nat/time"
 
 
 def _growth(orbit: FlowOrbit, frame: Tensor, steps: int) -> Tensor:

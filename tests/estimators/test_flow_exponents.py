@@ -84,6 +84,25 @@ def _rk4(z: complex) -> complex:
     return 1 + z + z**2 / 2 + z**3 / 6 + z**4 / 24
 
 
+def test_a_stiff_field_says_that_its_fast_decay_was_not_followed():
+    def van_der_pol(t: Tensor, x: Tensor) -> Tensor:
+        return torch.stack([x[1], 1000 * (1 - x[0] ** 2) * x[1] - x[0]])
+
+    found = dynstab.lyapunov_spectrum(van_der_pol, vector(2.0, 0.0), time=0.5, method="dopri5")
+    assert "the field is stiff" in found.outcome
+    assert float(found.qr[1]) > -100  # of the solver's map; the field's is -3000
+    assert float(found.qr[1] - found.errors[1]) < -1000
+
+
+def test_an_adaptive_solver_has_the_error_that_half_of_its_step_shows():
+    def oscillator(t: Tensor, x: Tensor) -> Tensor:
+        return torch.stack([x[1], -x[0]])
+
+    found = dynstab.lyapunov_spectrum(oscillator, vector(1.0, 0.0), time=20.0, dt=0.1, method="dopri5")
+    assert found.outcome == "converged" and "step doubling" in found.method
+    assert bool((found.qr.abs() <= found.errors).all()) and float(found.errors.max()) < 1e-6
+
+
 def test_a_blow_up_is_named_with_its_time_and_no_number_is_made_up():
     for method in ("rk4", "dopri5"):
         found = dynstab.lyapunov_spectrum(lambda t, x: x.square(), vector(1.0, 0.5), time=5.0, method=method)
