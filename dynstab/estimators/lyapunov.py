@@ -40,8 +40,9 @@ def lyapunov_spectrum(
     field's by its error, O(dt^4) for rk4.
 
     Args:
-        step: a pure function or an nn.Module. state: of any shape and floating-point dtype, or a tuple of such
-            tensors, as an LSTM cell has; the step then takes and gives the tuple.
+        step: a pure function or an nn.Module. state: of any shape and floating-point dtype; for maps also complex, a
+            number with two exponents then, or a tuple, list or dictionary of tensors, as an LSTM cell has, which the
+            step takes and gives.
         steps: measured. discard: taken before, the first half without tangents (the transient of the
             state), the second half with them (the tangents turn into their directions).
         k: how many exponents; None is all of them. seed: of the first tangents.
@@ -67,7 +68,7 @@ def lyapunov_spectrum(
     References:
         Benettin et al. (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
     """
-    packed = PackedStep(step, state) if time is None and isinstance(state, (tuple, list)) else None
+    packed = PackedStep(step, state) if time is None and PackedStep.needed(state) else None
     if packed is not None:
         step, state = packed, packed.start
     orbit, steps, discard = _orbit(step, state, None, steps, discard, time, dt, method)
@@ -102,7 +103,7 @@ def lyapunov_spectra(
     Args:
         step: a pure function or an nn.Module of all states at once, which maps each row by itself; with `time` a
             vector field f(t, x) that does. Tensors of (trajectories, ...) in it make a parameter of each row's own.
-        states: (trajectories, *shape), of a floating-point dtype, or for maps a tuple of such tensors.
+        states: (trajectories, *shape), for maps in all the forms that `lyapunov_spectrum` takes.
         memory_limit: bytes of R factors kept for `finite_time`, of all trajectories together.
         method: rk4, midpoint or euler.
         steps, k, discard, seed, time, dt, compile: as for `lyapunov_spectrum`. All begin with the same tangents.
@@ -121,7 +122,7 @@ def lyapunov_spectra(
     References:
         Benettin et al. (1980), Meccanica 15; Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
     """
-    packed = PackedStep(step, states, batched=True) if time is None and isinstance(states, (tuple, list)) else None
+    packed = PackedStep(step, states, batched=True) if time is None and PackedStep.needed(states) else None
     if packed is not None:
         step, states = packed, packed.start
     if not isinstance(states, Tensor) or states.ndim == 0 or not len(states):

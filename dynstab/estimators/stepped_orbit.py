@@ -24,9 +24,18 @@ States = Tensor | Sequence[Tensor]
 
 def check_state(state: object) -> None:
     """Raises InputError for what is no floating-point tensor with an entry."""
-    if not isinstance(state, Tensor) or not state.is_floating_point():
-        got = str(state.dtype) if isinstance(state, Tensor) else type(state).__name__
-        raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
+    if not isinstance(state, Tensor):
+        raise InputError(
+            f"the state is of type {type(state).__name__}",
+            expected="a floating-point tensor",
+            remedy="torch.tensor([0.1, 0.2]) makes one of numbers",
+        )
+    if not state.is_floating_point():
+        raise InputError(
+            f"the state is of type {state.dtype}",
+            expected="a floating-point tensor",
+            remedy="give the real one of torch.view_as_real" if state.is_complex() else "give it as .double()",
+        )
     if not state.numel():
         raise InputError(f"the state has no entries, shape {tuple(state.shape)}", expected="one at least")
 

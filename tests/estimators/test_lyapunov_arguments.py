@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, nan
+from math import inf, log, nan
 from typing import Any
 
 import pytest
@@ -120,3 +120,65 @@ def test_the_error_of_the_solver_is_a_part_of_the_error() -> None:
     assert "dt is too large" not in found.outcome
     gap = (found.qr - rates).abs()
     assert bool((gap <= 1.5 * found.errors).all()) and bool((found.errors <= 3 * gap).all())
+
+
+def test_a_complex_state_has_two_exponents_a_number() -> None:
+    multiplier = torch.tensor([0.9 * torch.exp(torch.tensor(1j)), 1.2j], dtype=torch.complex128)
+    found = dynstab.lyapunov_spectrum(
+        lambda z: multiplier * z, torch.ones(2, dtype=torch.complex128), steps=200, discard=200
+    )
+    assert found.qr.tolist() == pytest.approx([log(1.2)] * 2 + [log(0.9)] * 2)
+    assert found.state.is_complex() and found.state.shape == (2,)
+
+
+def test_a_map_that_is_not_analytic_has_different_exponents_in_both_directions_of_a_number() -> None:
+    found = dynstab.lyapunov_spectrum(
+        lambda z: torch.complex(0.9 * z.real, 0.5 * z.imag),
+        torch.ones(1, dtype=torch.complex128),
+        steps=100,
+        discard=200,
+    )
+    assert found.qr.tolist() == pytest.approx([log(0.9), log(0.5)])
+
+
+def test_a_dictionary_of_real_and_complex_parts_is_a_state() -> None:
+    state = {"x": start(0.1, 0.2), "z": torch.ones(1, dtype=torch.complex128)}
+    found = dynstab.lyapunov_spectrum(lambda s: {"x": 0.5 * s["x"], "z": 2j * s["z"]}, state, steps=100, discard=200)
+    assert found.qr.tolist() == pytest.approx([log(2)] * 2 + [log(0.5)] * 2)
+    assert set(found.state) == {"x", "z"} and found.state["z"].is_complex()
+
+
+def test_many_complex_trajectories_go_together() -> None:
+    starts = torch.tensor([[0.1], [0.2j]], dtype=torch.complex128)
+    found = dynstab.lyapunov_spectra(lambda z: z**2 + 0.1, starts, steps=300)
+    alone = dynstab.lyapunov_spectrum(lambda z: z**2 + 0.1, starts[1], steps=300)
+    assert torch.allclose(found[1].qr, alone.qr) and found[1].outcome == alone.outcome
+    # At the fixed point z* = z*^2 + 0.1 the multiplier is 2 z*.
+    fixed = (1 - (1 - 0.4) ** 0.5) / 2
+    assert found[0].qr.tolist() == pytest.approx([log(2 * fixed)] * 2, abs=0.02)
+
+
+def test_a_real_state_that_comes_back_complex_is_refused() -> None:
+    with pytest.raises(InputError, match="complex"):
+        dynstab.lyapunov_spectrum(lambda s: (s[0] * 1j,), (start(1.0),))
+
+
+def test_a_step_that_writes_into_its_state_is_refused_and_the_users_state_stays_as_it_was() -> None:
+    x = start(0.1, 0.2)
+    with pytest.raises(InputError, match="writes into the state.*pure function.*clone"):
+        dynstab.lyapunov_spectrum(lambda s: s.mul_(0.9), x)
+    assert torch.equal(x, start(0.1, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        (torch.tensor([1, 2]), "double"),
+        (0.1, "torch.tensor"),
+        ([0.1, 0.2], "convert the parts"),
+        ((start(1.0), torch.zeros(1)), "convert the parts"),
+    ],
+)
+def test_a_state_that_is_none_is_refused_with_a_way_on(state: Any, remedy: str) -> None:
+    with pytest.raises(InputError, match=remedy):
+        dynstab.lyapunov_spectrum(lambda s: s, state)
