@@ -18,7 +18,7 @@ def default_map(group: click.Group, ctx: click.Context) -> dict[str, Any]:
     """For each command the defaults that concern it, in the shape of click's `default_map`.
 
     Raises:
-        ConfigError: a file that is not TOML, or a name that no command has as an option.
+        ConfigError: a file that is not TOML, a name that no command has as an option, or a value it cannot take.
     """
     table, path = _nearest_table(Path.cwd())
     if not table:
@@ -27,7 +27,7 @@ def default_map(group: click.Group, ctx: click.Context) -> dict[str, Any]:
     options = {name: _settable(group.get_command(ctx, name)) for name in group.list_commands(ctx)}
     _check(values, set().union(*options.values()), path)
     return {
-        name: {key: _listed(values[key]) if own[key].multiple else values[key] for key in own.keys() & values.keys()}
+        name: {key: _taken(own[key], values[key], path, ctx) for key in own.keys() & values.keys()}
         for name, own in options.items()
     }
 
@@ -36,7 +36,11 @@ def _nearest_table(folder: Path) -> tuple[dict[str, Any], Path]:
     for place in (folder, *folder.parents):
         path = place / "pyproject.toml"
         if path.is_file():
-            return _read(path).get("tool", {}).get("dynstab", {}), path
+            tools = _read(path).get("tool", {})
+            table = tools.get("dynstab", {}) if isinstance(tools, dict) else {}
+            if not isinstance(table, dict):
+                raise ConfigError(f"tool.dynstab in {path} is {table!r}", expected="a table, [tool.dynstab]")
+            return table, path
     return {}, folder
 
 
@@ -56,8 +60,18 @@ def _settable(command: click.Command | None) -> dict[str, click.Option]:
     }
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _taken(option: click.Option, value: Any, path: Path, ctx: click.Context) -> Any:
+    """The value in the shape that click wants; told here where it is wrong, since nobody typed it."""
+    shaped = [value] if option.multiple and not isinstance(value, list) else value
+    try:
+        for each in shaped if option.multiple else [shaped]:
+            if isinstance(each, list | dict):
+                raise click.BadParameter(f"{each} is not one value.")
+        option.type_cast_value(ctx, shaped)
+    except click.BadParameter as error:
+        written = str(option.name).replace("_", "-")
+        raise ConfigError(f"[tool.dynstab] in {path} sets '{written}' to a wrong value: {error.message}") from error
+    return shaped
 
 
 def _check(values: dict[str, Any], known: set[str], path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import AliasChoices, Field, ValidationError
 
 from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, ReportError
+from dynstab.core.files import write_whole
 from dynstab.core.flag import Flag, Verdict
 from dynstab.core.frozen import Frozen
 from dynstab.core.measurements import Measurements
@@ -170,7 +170,8 @@ class Report(Frozen):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ReportError(f"{path} cannot be read as a report ({error})", expected="a report.json") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ReportError(f"{path} cannot be read as a report ({reason})", expected="a report.json") from error
         try:
             report = cls.model_validate_json(text)
         except (ValidationError, ConfigError) as error:
@@ -223,19 +224,3 @@ class Report(Frozen):
 
     def __repr__(self) -> str:
         return f"<Report {self.model.class_name}: {self.verdict.kind}, {len(self.flags)} flags>"
-
-
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file atomically: a reader sees the old file or the new one, never a half."""
-    target = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(target)
-    except OSError as error:
-        raise ReportError(
-            f"{path} cannot be written ({error.strerror or error})", remedy="choose a writable path"
-        ) from error

@@ -179,7 +179,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = _read(path)
     except (OSError, ValueError, SafetensorError, LoadError, TypeError) as error:
         # What a refused pickle advises is for model files; here only what was got counts.
-        reason = error.got if isinstance(error, LoadError) else first_line(error)
+        reason = error.got if isinstance(error, LoadError) else getattr(error, "strerror", None) or first_line(error)
         raise InputError(
             f"{os.fspath(path)} cannot be read as inputs ({reason})",
             expected="a .npy, .npz, .pt or .safetensors file",

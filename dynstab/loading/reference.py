@@ -88,7 +88,7 @@ def _required(target: Any) -> list[str]:
 
 
 def _import_name(name: str) -> ModuleType:
-    with _on_path(Path.cwd()), _explained(f"importing {name} raised"):
+    with on_path(Path.cwd()), _explained(f"importing {name} raised"):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -111,7 +111,7 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _on_path(path.resolve().parent), _explained(f"importing {path} raised"):
+        with on_path(path.resolve().parent), _explained(f"importing {path} raised"):
             spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
@@ -120,8 +120,8 @@ def _import_file(path: Path) -> ModuleType:
 
 
 @contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    """Let the user's file import its neighbours."""
+def on_path(folder: Path) -> Iterator[None]:
+    """Let what the user names import its neighbours."""
     sys.path.insert(0, str(folder))
     try:
         yield

@@ -28,6 +28,7 @@ from torch._weights_only_unpickler import _get_allowed_globals
 from dynstab.core.errors import LoadError, UnsafePickle, first_line
 from dynstab.loading.loader import Options
 from dynstab.loading.probe import DAMAGED
+from dynstab.loading.reference import on_path
 
 _FUNCTIONS = (
     "torch.nn.functional: relu gelu silu mish elu selu celu leaky_relu relu6 hardswish hardsigmoid hardtanh "
@@ -92,10 +93,13 @@ def _function_of_torch(owner: Any, name: str) -> Any:
 def _import(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
     try:
-        return getattr(import_module(module), attribute)
+        with on_path(Path.cwd()):
+            return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise LoadError(
-            f"--allow-global {name} cannot be imported ({error})", expected="package.module.Name"
+            f"--allow-global {name} cannot be imported ({error})",
+            expected="package.module.Name",
+            remedy="what lies in neither this folder nor the environment needs PYTHONPATH",
         ) from error
 
 
@@ -209,7 +213,7 @@ def _load_restricted(path: Path, allowed: dict[str, Any]) -> Any:
 
 def _load_trusted(path: Path) -> Any:
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings(), on_path(Path.cwd()), path.open("rb") as file:
             warnings.simplefilter("ignore")
             head = file.read(32)
             file.seek(0)

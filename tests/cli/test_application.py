@@ -138,6 +138,25 @@ def test_a_project_cannot_set_what_runs_code_or_is_unknown(dynstab: Run, tmp_pat
     assert word in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[tool.dynstab]\neffort = "fast"', "sets 'effort' to a wrong value: 'fast' is not one of 'quick'"),
+        ('[tool.dynstab]\nk = "a"', "sets 'k' to a wrong value: 'a' is not"),
+        ("[tool.dynstab]\nk = [1, 2]", "sets 'k' to a wrong value: [1, 2] is not one value"),
+        ("[tool.dynstab]\ninput = {a = 1}", "sets 'input' to a wrong value: {'a': 1} is not one value"),
+        ("[tool]\ndynstab = 3", "is 3; expected a table, [tool.dynstab]"),
+    ],
+)
+def test_a_wrong_value_in_a_project_is_told_with_the_file_it_stands_in(
+    dynstab: Run, tmp_path: Path, text: str, sentence: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    result = dynstab("rule")
+    assert result.exit_code == 2
+    assert sentence in result.stderr and str(tmp_path / "pyproject.toml") in result.stderr
+
+
 def test_options_and_config_speak_the_same_words() -> None:
     @options.config_options
     @options.rule_options

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import sys
 import warnings
 from pathlib import Path
 
@@ -123,6 +125,19 @@ def test_a_class_of_ones_own_loads_when_it_is_named_or_trusted(tmp_path):
     # What was allowed once is not allowed for good.
     with pytest.raises(UnsafePickle):
         load(path)
+
+
+@pytest.mark.parametrize("way", [{"allow_globals": ["own_layers.Layer"]}, {"trust_pickle": True}])
+def test_a_class_from_a_file_in_this_folder_is_found_as_by_a_reference(way, tmp_path, monkeypatch):
+    (tmp_path / "own_layers.py").write_text("import torch\nclass Layer(torch.nn.Linear): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save(importlib.import_module("own_layers").Layer(2, 2), tmp_path / "own.pt")
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "own_layers")
+    monkeypatch.chdir(tmp_path)
+    assert type(load(tmp_path / "own.pt", **way).module).__name__ == "Layer"
+    assert str(tmp_path) not in sys.path
+    del sys.modules["own_layers"]
 
 
 def test_a_global_that_cannot_be_imported_is_a_clear_error(tmp_path):

@@ -61,7 +61,7 @@ def _deliver(
     assets: str,
 ) -> None:
     from dynstab.cli.consoles import output
-    from dynstab.core.report import write_whole
+    from dynstab.core.files import write_whole
 
     # Files come first: stdout may be closed or full.
     if json not in (None, "-"):

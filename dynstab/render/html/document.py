@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from dynstab.core.errors import ConfigError
-from dynstab.core.report import Report, write_whole
+from dynstab.core.files import write_whole
+from dynstab.core.report import Report
 from dynstab.render.charts import chart, figures
 from dynstab.render.footnotes import Footnotes
 from dynstab.render.html import packing, view
