@@ -134,6 +134,8 @@ class Recurrence:
         diverged, period = int(self.diverged[row]), int(self.period[row])
         if diverged:
             return self.never_finite(row) or f"diverged at step {diverged}"
+        if not period and torch.equal(self._before[row], self._last[row]):
+            period = 1  # too late to have met a state that is remembered
         if not period and self._sizes.grows(row):
             return "grows without bound"
         if not period:

@@ -30,14 +30,18 @@ def outcome_of(columns: list[Tensor], leading: Tensor, whole: Trajectory) -> str
         watch.outcome(value, row, rate_at_rest=partial(_rate_at_rest, whole, row))
         for row, value in enumerate(leading.tolist())
     ]
+    fell = watch.fallen.tolist()
     if not whole.held:
-        told = [each if fell else None for each, fell in zip(told, watch.fallen.tolist(), strict=True)]
+        told = [each if fallen else None for each, fallen in zip(told, fell, strict=True)]
+    for row in (row for row, fallen in enumerate(fell) if fallen):
+        told[row] = watch.never_finite(row) or f"diverged at {whole.states[int(watch.diverged[row])].name}"
+    others = "finite until then" if any(fell) else "go on"
     counts = {each: told.count(each) for each in dict.fromkeys(told)}
     if list(counts) == [None]:
         return CONVERGED
     if len(counts) == 1:
         return next(iter(counts)) or CONVERGED
-    return "; ".join(f"{amount} of {len(told)} inputs: {each or 'go on'}" for each, amount in counts.items())
+    return "; ".join(f"{amount} of {len(told)} inputs: {each or others}" for each, amount in counts.items())
 
 
 def _rate_at_rest(whole: Trajectory, row: int) -> float:

@@ -30,7 +30,7 @@ from dynstab.systems.kinks import activation_of
 from dynstab.systems.samples import find_layouts
 from dynstab.systems.time_calls import inner_recurrence
 from dynstab.systems.time_layers import cell_recurrence, layer_recurrence
-from dynstab.systems.time_recurrence import Bound, Recurrence
+from dynstab.systems.time_recurrence import Bound, Recurrence, finite
 from dynstab.systems.time_scan import scan_recurrence
 from dynstab.systems.time_step import own_step_recurrence
 from dynstab.systems.time_stepper import has_forward, has_step, stepper_recurrence
@@ -162,7 +162,7 @@ def _run(recurrence: Recurrence, driven: DrivenMap) -> list[Tensors]:
                 driven.forget(_BRANCHES)
                 after = driven(states[-1], inputs)
             states.append(tuple(tensor.detach() for tensor in after))
-            if not all(bool(tensor.isfinite().all()) for tensor in states[-1]):
+            if not finite(states[-1]):
                 break
     return states
 
@@ -181,7 +181,7 @@ def _agrees(recurrence: Recurrence, after: Tensors, state: Tensors, inputs: Tens
 
 def _trajectory(recurrence: Recurrence, driven: DrivenMap, run: list[Tensors], name: str) -> Trajectory:
     """The whole run, and the end of what the model itself does as the trajectory that is looked at."""
-    notes = list(recurrence.notes)
+    notes = [*recurrence.notes, *recurrence.ending(run)]
     first = 0
     if len(run) > 2 and not any(bool(tensor.any()) for tensor in run[0]) and any(bool(t.any()) for t in run[1]):
         first = 1

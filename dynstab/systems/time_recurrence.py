@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,29 @@ class Recurrence:
 
     @property
     def held(self) -> bool:
-        """The same input at every step, or none: then the recurrence is a map of its state alone."""
-        return all(len(sequence) == 1 or bool((sequence == sequence[:1]).all()) for sequence in self.inputs)
+        """The same input at every step, or none: then the recurrence is a map of its state alone. One step of a
+        sequence does not tell."""
+        same = all(len(sequence) == 1 or bool((sequence == sequence[:1]).all()) for sequence in self.inputs)
+        return not self.inputs or (same and self.length + self.after > 1)
 
     def at(self, time: int) -> Tensors:
         """The inputs of one step."""
         return tuple(sequence[time if len(sequence) > time else -1] for sequence in self.inputs)
+
+    def ending(self, run: Sequence[Tensors]) -> tuple[str, ...]:
+        """In words, why a run is shorter than it was to be; nothing where it is not."""
+        last = len(run) - 1
+        if finite(run[last]):
+            return ()
+        if not finite(run[0]):
+            return ("the first state is not finite",)
+        what = "a state is not finite" if finite(self.at(last - 1)) else "the input is not finite"
+        return (f"the run ends at t={last} of {self.length + self.after}, where {what}",)
+
+
+def finite(tensors: Tensors) -> bool:
+    """Whether all their entries are."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 class Bound:

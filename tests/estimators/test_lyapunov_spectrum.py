@@ -204,6 +204,17 @@ def test_a_step_must_map_states_to_states() -> None:
         lyapunov_spectrum(henon, torch.zeros(2, dtype=torch.int64))
 
 
+def test_an_orbit_that_rounding_brings_to_rest_late_is_no_chaos() -> None:
+    # The baker map: x is 0 after 53 doublings, y underflows to 0 after 678 steps, both stay there.
+    def baker(point: Tensor) -> Tensor:
+        return torch.stack([torch.remainder(2 * point[0], 1), (point[1] + 2 * (point[0] >= 0.5)) / 3])
+
+    found = lyapunov_spectrum(baker, torch.tensor([0.3, 0.2]).double(), steps=800)
+    assert found.state.tolist() == [0.0, 0.0] and found.outcome.startswith("an unstable fixed point")
+    # A short orbit does not get there.
+    assert lyapunov_spectrum(baker, torch.tensor([0.3, 0.2]).double(), steps=40).outcome == CONVERGED
+
+
 def test_a_rotation_of_a_torus_fills_all_of_its_dimensions() -> None:
     for dtype in (torch.float64, torch.float32):
         turn = torch.tensor([2**0.5 / 10, 3**0.5 / 10, 0.3], dtype=dtype)

@@ -402,6 +402,23 @@ def test_a_state_that_leaves_every_bound_ends_the_trajectory_there() -> None:
     system = time_system(Logistic(), (torch.tensor([0.3]),))
     states = (system.trajectory.whole or system.trajectory).states
     assert not states[-1].value[0].isfinite().all() and all(s.value[0].isfinite().all() for s in states[:-1])
+    last = len(states) - 1
+    assert f"the run ends at t={last} of {HELD_STEPS}, where a state is not finite" in system.trajectory.notes
+
+
+def test_a_sequence_that_is_not_finite_is_told_from_a_state_that_diverges() -> None:
+    sequence = SEQUENCE.clone()
+    sequence[4, 0, 0] = math.nan
+    system = time_system(initialised(nn.GRU(F, H)), (sequence,))
+    assert f"the run ends at t=5 of {T}, where the input is not finite" in system.trajectory.notes
+    start = torch.full((1, B, H), math.nan, dtype=torch.float64)
+    system = time_system(initialised(nn.GRU(F, H)), (SEQUENCE, start))
+    assert "the first state is not finite" in system.trajectory.notes
+
+
+def test_one_step_of_a_sequence_is_driven_by_it_and_no_map_of_the_state_alone() -> None:
+    assert not time_system(initialised(nn.GRU(F, H)), (SEQUENCE[:1],)).trajectory.held
+    assert time_system(initialised(nn.GRU(F, H)), (SEQUENCE[:1].expand(5, -1, -1),)).trajectory.held
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _remarks(time: TimeDynamics) -> Iterator[tuple[str, str]]:
         yield "what became of the states", time.outcome
     if time.fixed_point is not None:
         yield "rests at", time.fixed_point.state
-    elif not time.driven:
+    elif not time.driven and time.outcome == CONVERGED:
         yield "rests at", "nowhere: the states go on moving"
     if time.splitting:
         yield "directions that grow", str(time.splitting)
