@@ -64,7 +64,18 @@ class StateForm:
         ]
 
     def __str__(self) -> str:
-        return ", ".join(f"{tuple(shape)} {str(dtype).removeprefix('torch.')}" for shape, dtype in self._like)
+        return ", ".join(_words(shape, dtype) for shape, dtype in self._like)
+
+
+def described(value: Any) -> str:
+    """What it is made of, in words: shapes and dtypes of tensors, types of the rest."""
+    leaves = pytree.tree_leaves(value)
+    words = (_words(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__ for leaf in leaves)
+    return ", ".join(words) or "nothing"
+
+
+def _words(shape: torch.Size, dtype: torch.dtype) -> str:
+    return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"
 
 
 def parts_of(state: Any) -> Tensors:

@@ -18,7 +18,7 @@ from torch import Tensor
 from dynstab.core.errors import InputError, first_line
 from dynstab.linear.driven import Tensors
 from dynstab.systems.time_recurrence import HELD_STEPS, Bound, Recurrence
-from dynstab.systems.time_state import StateForm, is_state, parts_of
+from dynstab.systems.time_state import StateForm, described, is_state, parts_of
 
 _STATE_NAME = re.compile(r"^(h|hx|h0|state|states|hidden|hidden_states?|carry|memory|z|s)$")
 Pick = Callable[[Any], Any]
@@ -75,6 +75,7 @@ def _orders(names: list[str]) -> tuple[bool, ...]:
 
 def _autonomous(bound: Bound, state: Any, name: str, tried: list[str]) -> Recurrence | None:
     if not is_state(state):
+        tried.append(f"{described(state)} is no state of floating-point or complex numbers")
         return None
     form = StateForm(bound, state)
 
@@ -167,6 +168,8 @@ def _picked(call: Callable[[Tensors, Tensors], Any], form: StateForm, inputs: Te
             return pick
     if any(form.is_complex_in(pick(out)) for _, pick in _PICKS):
         tried.append("a real state comes back complex: give a complex first state")
+    else:
+        tried.append(f"of a state {form} it makes {described(out)}")
     return None
 
 

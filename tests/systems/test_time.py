@@ -428,7 +428,8 @@ def test_one_step_of_a_sequence_is_driven_by_it_and_no_map_of_the_state_alone() 
         (nn.LSTM(F, H), (torch.zeros(T, B, F + 1),), "an input of shape"),
         (nn.GRUCell(F, H), (torch.zeros(0, B, F),), "without a step"),
         (nn.RNN(F, H), (nn.utils.rnn.pack_sequence([torch.zeros(3, F), torch.zeros(2, F)]),), "packed sequence"),
-        (nn.Linear(F, H), (torch.zeros(B, F),), "no recurrence"),
+        (nn.Linear(F, H), (torch.zeros(B, F),), "of a state .3, 2. float32 it makes .3, 4. float32"),
+        (nn.Identity(), (torch.zeros(B, F, dtype=torch.int64),), "int64 is no state of floating-point"),
     ],
 )
 def test_what_cannot_be_stepped_is_answered_in_a_sentence(module: nn.Module, args: Any, message: str) -> None:
