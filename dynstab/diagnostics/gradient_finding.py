@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from dynstab.core.flag import Evidence
 from dynstab.diagnostics.advice import place_of
-from dynstab.diagnostics.facts import Facts, finite
+from dynstab.diagnostics.facts import Facts, finite, first_broken_state
 from dynstab.diagnostics.readings import Reading, gradient_reading
 from dynstab.diagnostics.rule import Finding
 from dynstab.diagnostics.words import change
@@ -16,7 +16,12 @@ from dynstab.diagnostics.words import change
 def gradient_finding(
     facts: Facts, *, sign: int, advice: Callable[[Facts, Reading], tuple[str, ...]]
 ) -> Iterator[Finding]:
-    """The finding of a gradient that grows (sign 1) or shrinks (-1) beyond what is healthy, if it does."""
+    """The finding of a gradient that grows (sign 1) or shrinks (-1) beyond what is healthy, if it does.
+
+    None where a state is not finite: the zeros and infinities that come back through it are no gains.
+    """
+    if first_broken_state(facts) is not None:
+        return
     reading = gradient_reading(facts)
     if reading is None or reading.trouble != sign or (sign < 0 and facts.attracted):
         return

@@ -62,7 +62,7 @@ def spans(indices: Sequence[int]) -> str:
         else:
             runs.append([index, index])
     texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:4]]
-    more = f" and {len(runs) - 4} more ranges" if len(runs) > 4 else ""
+    more = f" and {count(len(runs) - 4, 'more range')}" if len(runs) > 4 else ""
     return f"{'step' if len(set(indices)) == 1 else 'steps'} {', '.join(texts)}{more}"
 
 

@@ -124,4 +124,5 @@ def test_spans_are_short():
     assert spans([3]) == "step 3"
     assert spans([5, 3, 4, 9]) == "steps 3-5, 9"
     assert spans(range(0, 20, 2)) == "steps 0, 2, 4, 6 and 6 more ranges"
+    assert spans(range(0, 10, 2)) == "steps 0, 2, 4, 6 and 1 more range"
     assert spans([]) == "network"

@@ -11,7 +11,7 @@ import pytest
 
 from dynstab.core.flag import Severity
 from dynstab.diagnostics import HEADINGS, all_rules, diagnose, matching_rules
-from dynstab.diagnostics.case import Case
+from dynstab.diagnostics.case import Case, logarithm
 from dynstab.diagnostics.thresholds import EULER_RADIUS
 
 RULES = all_rules()
@@ -152,6 +152,29 @@ def test_non_finite_names_the_first_state_and_the_step_before_it():
     (flag,) = diagnose(Case(states=broken).facts())
     assert (flag.name, flag.severity, flag.steps) == ("non-finite", "error", (6,))
     assert "first in state 7" in flag.message
+
+
+def test_states_that_grow_into_infinity_are_told_as_overflow_and_not_as_a_stray_nan():
+    broken = {i: {"nonfinite_fraction": 0.5, "rms": math.inf, "max_abs": math.inf} for i in range(7, 13)}
+    (rule,) = matching_rules("non-finite")
+    grown, stray = (rule.check(Case(states=broken, signal_rate=rate).facts())[0].advice[0] for rate in (8.0, 0.0))
+    assert "overflow" in grown and "exploding-signal" in grown
+    assert stray.startswith("Look for NaN in the weights")
+
+
+def test_gradients_that_come_back_through_infinity_are_no_gain():
+    broken = {i: {"nonfinite_fraction": 0.5, "rms": math.inf, "max_abs": math.inf} for i in range(7, 13)}
+    for gain in (-math.inf, math.inf, 20.0):
+        facts = Case(states=broken, network={"log_gradient_gain": logarithm(gain)}).facts()
+        assert {flag.name for flag in diagnose(facts)} == {"non-finite"}
+
+
+@pytest.mark.parametrize(("dtype", "peak"), [("float32", 1e38), ("bfloat16", 1e38), ("float16", 2e4)])
+def test_only_float16_is_told_to_train_in_a_wider_range(dtype, peak):
+    (flag,) = matching_rules("dtype-overflow-risk")[0].check(
+        Case(training_dtype=dtype, states={9: {"max_abs": peak}}).facts()
+    )
+    assert any("bfloat16" in each or "autocast" in each for each in flag.advice) is (dtype == "float16")
 
 
 def test_bfloat16_loses_updates_below_two_to_the_minus_nine():

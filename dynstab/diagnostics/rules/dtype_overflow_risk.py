@@ -11,11 +11,19 @@ from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import HEADROOM, RANGES
 from dynstab.diagnostics.words import number
 
-_ADVICE = (
-    "Train in bfloat16, which has the range of float32, instead of float16.",
-    "Find the channels that grow (a few massive ones are typical) and lower the initial scale of their step.",
-    "Keep this part of the network in float32 under autocast.",
-)
+_CHANNELS = "Find the channels that grow (a few massive ones are typical) and lower the initial scale of their step."
+_SEE = "Remove the growth itself, see exploding-gradient and exploding-signal."
+
+
+def _advice(dtype: str) -> tuple[str, ...]:
+    """A wider range helps float16 alone: bfloat16 has that of float32, and no training has more."""
+    if dtype != "float16":
+        return (_SEE, _CHANNELS)
+    return (
+        "Train in bfloat16, which has the range of float32, instead of float16.",
+        _CHANNELS,
+        "Keep this part of the network in float32 under autocast.",
+    )
 
 
 def find(facts: Facts) -> Iterator[Finding]:
@@ -37,7 +45,7 @@ def _gradients(facts: Facts) -> Iterator[Finding]:
         message=f"At the measured rate gradients pass the largest {facts.trains_in} ({number(facts.range.largest)}) "
         f"after {number(depth)} of {facts.depth} steps back.",
         evidence={"dtype": facts.trains_in, "largest_of_dtype": facts.range.largest},
-        advice=("Remove the growth itself, see exploding-gradient and exploding-signal.", *_ADVICE),
+        advice=tuple(dict.fromkeys((_SEE, *_advice(facts.trains_in)))),
     )
 
 
@@ -62,7 +70,7 @@ def _states(facts: Facts) -> Iterator[Finding]:
         message=f"The largest entry of {facts.state_name(worst)} is {number(known[worst])}; {dtype} ends at "
         f"{number(RANGES[dtype].largest)}.",
         evidence={"dtype": dtype, "largest_of_dtype": RANGES[dtype].largest, "states_beyond": list(beyond)},
-        advice=_ADVICE,
+        advice=_advice(dtype),
     )
 
 

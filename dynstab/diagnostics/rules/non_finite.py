@@ -10,6 +10,7 @@ from dynstab.core.flag import Severity
 from dynstab.core.measurements import StateMeasurement
 from dynstab.diagnostics.case import Case, logarithm
 from dynstab.diagnostics.facts import Facts, blows_up, finite, first_broken_state, last_broken_derivative
+from dynstab.diagnostics.readings import signal_reading
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.words import percent
 
@@ -17,6 +18,10 @@ _FORWARD_ADVICE = (
     "Look for NaN in the weights of this step: a checkpoint that was saved after divergence keeps them.",
     "Look for a division, logarithm or root at zero, and for a softmax of a row that is masked whole.",
     "If the states before it are large, it is overflow: reduce the scale, or compute in float32 or bfloat16.",
+)
+_OVERFLOW_ADVICE = (
+    "The states before it grow until they overflow: remove the growth first, see exploding-signal.",
+    *_FORWARD_ADVICE[:2],
 )
 _FIRST_ADVICE = (
     "Look for NaN or infinity in the inputs, and in what makes the first state of them: an embedding, a stem.",
@@ -55,8 +60,14 @@ def _forward(facts: Facts, state: StateMeasurement) -> Finding:
         steps=before,
         message=f"NaN or infinity appears first in {facts.state_name(state.index)}{amount}; {origin}.",
         evidence={"first_state": state.index},
-        advice=_FORWARD_ADVICE if before else _FIRST_ADVICE,
+        advice=_forward_advice(facts) if before else _FIRST_ADVICE,
     )
+
+
+def _forward_advice(facts: Facts) -> tuple[str, ...]:
+    """Overflow can be told from a NaN that comes out of nowhere by the states before it."""
+    signal = signal_reading(facts)
+    return _OVERFLOW_ADVICE if signal is not None and signal.trouble > 0 else _FORWARD_ADVICE
 
 
 def _backward(facts: Facts, step: int | None) -> Finding:

@@ -76,5 +76,6 @@ RULE = Rule(
         Case(depth=50, kind="plain", gradient_rate=-0.08, network={"null_log_gain": _NARROW}),
         Case(every_step={"nullity": 2, "smallest_singular_value": 1e-5}),
         Case(network={"log_gradient_gain": None}),
+        Case(network={"log_gradient_gain": logarithm(float("-inf"))}, states={12: {"nonfinite_fraction": 0.5}}),
     ),
 )
