@@ -43,9 +43,11 @@ def number(value: float | None, error: float | None = None) -> str:
         return "0"
     # 9.999e-4 is 1.00e-3, not 10.00e-4.
     rounded = float(f"{value:.{DIGITS - 1}e}")
-    leading = max(_power(rounded), _power(doubt))
     last = _last_digit(rounded, doubt)
-    return _scientific(value, leading, last) if _extreme(leading) else _fixed(value, last)
+    leading = _leading(value, doubt, last)
+    if not _extreme(leading):
+        return _fixed(value, last)
+    return _scientific(value, leading, last) if round(value, -last) else "0"
 
 
 def uncertain(value: float | None, error: float | None, *, always: bool = True) -> str:
@@ -55,7 +57,8 @@ def uncertain(value: float | None, error: float | None, *, always: bool = True) 
     if not math.isfinite(error):
         return f"{number(value)} ± {number(error)}"
     error = float(f"{abs(error):.0e}")
-    leading, last = max(_power(value), _power(error)), _last_digit(value, error)
+    last = _last_digit(value, error)
+    leading = _leading(value, error, last)
     if not always and error < SMALL * abs(value):
         return number(value, error)
     if _power(error) < last:
@@ -153,6 +156,11 @@ def _usable(error: float | None) -> bool:
 def _power(value: float | None) -> int:
     """The power of ten of the first digit."""
     return math.floor(math.log10(abs(value))) if value else -400
+
+
+def _leading(value: float, error: float | None, last: int) -> int:
+    """The power of ten of the first digit of what is shown: 9.96 with one digit is 10."""
+    return max(_power(round(value, -last)), _power(error))
 
 
 def _extreme(leading: int) -> bool:

@@ -46,10 +46,16 @@ def test_three_digits_and_e_notation_only_where_needed(value: float | None, show
         (1.03, 4e-8, "1.03 ± 4e-8"), (1.234e-12, 3e-14, "(1.23 ± 0.03)e-12"), (-0.004, 0.02, "0.00 ± 0.02"),
         (1.03, 0.0, "1.03"), (1.03, None, "1.03"), (1.03, math.inf, "1.03 ± inf"), (math.nan, 0.1, "NaN"),
         (0.019, 0.00096, "0.019 ± 0.001"), (0.0, 1e-9, "(0 ± 1)e-9"),
+        (9.96e-9, 1e-9, "(1.0 ± 0.1)e-8"), (99951.0, 1000.0, "(1.00 ± 0.01)e5"),
     ],
 )  # fmt: skip
 def test_no_digit_beyond_the_error(value: float, error: float | None, shown: str) -> None:
     assert uncertain(value, error) == shown
+
+
+def test_a_number_that_is_rounded_up_to_the_next_power_of_ten_has_one_digit_before_the_point() -> None:
+    assert [number(9.96e-9, 1e-9), number(9.96e5, 1e5), number(99951.0)] == ["1.0e-8", "1.0e6", "1.00e5"]
+    assert number(0.0, 1e-7) == number(3e-9, 5e-8) == "0"
 
 
 def test_a_small_error_only_limits_the_digits_in_a_table() -> None:
