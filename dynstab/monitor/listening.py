@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]
 
 from dynstab.capture.leaves import tensor_leaves
 from dynstab.monitor.lines import lines_of
@@ -103,7 +104,8 @@ class Listener:
 
     def passed(self, index: int, output: Any) -> None:
         """A place that is due returned something."""
-        if self.muted or not torch.is_grad_enabled():
+        # A graph that is traced in mid-run is that of the model alone.
+        if self.muted or not torch.is_grad_enabled() or is_tracing():
             return
         tensor = output if isinstance(output, Tensor) and output.is_floating_point() else _first_tensor(output)
         if tensor is not None:
@@ -134,6 +136,9 @@ class _Hook:
         self._listener, self._index = listener, index
 
     def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        # In a function that is compiled or exported with the model in it, a hook is nothing: no code, no guard.
+        if torch.compiler.is_compiling():
+            return
         # Most calls end here: at each step a few places are due.
         if self._index in self._listener.due:
             self._listener.passed(self._index, output)

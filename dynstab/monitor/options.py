@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from dynstab.core.errors import ConfigError
@@ -89,10 +91,18 @@ def checked_model(model: nn.Module) -> nn.Module:
     """The model itself.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or one that cannot be listened to.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"a model of type {type(model).__name__}", expected="the torch.nn.Module that is trained")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError("a TorchScript module, which takes no hooks", expected="the module that it was made from")
+    if any(map(is_lazy, model.parameters())):
+        raise ConfigError(
+            "a model with lazy layers whose sizes are not known yet",
+            expected="one that has seen an input",
+            remedy="call it once on a batch before the monitor is made",
+        )
     return model
 
 

@@ -60,7 +60,7 @@ class HessianOperator(LinearOperator):
                 expected="a loss of this model, whose parameters the optimizer moves if one is given",
                 remedy="compute it with gradients enabled",
             )
-        self._gradients = found
+        self._gradients = tuple(None if gradient is None else _dense(gradient) for gradient in found)
         self.value, self.gradient = float(value.detach()), self._flat(found)
         self.samples, self.rows, self.cols = 1, len(self.gradient), len(self.gradient)
         self.dtype, self.device = self.gradient.dtype, self.gradient.device
@@ -90,10 +90,15 @@ class HessianOperator(LinearOperator):
 
     def _flat(self, tensors: Sequence[Tensor | None]) -> Tensor:
         filled = (
-            torch.zeros_like(p) if tensor is None else tensor
+            torch.zeros_like(p) if tensor is None else _dense(tensor)
             for tensor, p in zip(tensors, self._parameters, strict=True)
         )
         return torch.cat([tensor.detach().reshape(-1) for tensor in filled])
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """That of an embedding may be sparse."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 class ScaledHessian(LinearOperator):

@@ -404,6 +404,21 @@ def test_options_that_cannot_be_served_are_refused(path: Path, options: dict[str
         Training(path, **options)
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: "model", "a model of type str"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), "lazy layers whose sizes are not known yet"),
+        (lambda: torch.jit.script(nn.Linear(2, 2)), "a TorchScript module"),
+    ],
+    ids=["text", "lazy", "TorchScript"],
+)
+@pytest.mark.filterwarnings("ignore:.*jit.script:DeprecationWarning", "ignore:Lazy modules:UserWarning")
+def test_a_model_that_cannot_be_listened_to_is_refused_and_left_alone(model: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dynstab.Monitor(model(), probe=torch.randn(4, 5))
+
+
 @pytest.mark.parametrize("step", [1.5, "3", None, 2**63])
 def test_a_step_that_no_store_could_hold_is_refused(path: Path, step: Any) -> None:
     training = Training(path)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
@@ -203,6 +204,48 @@ def test_under_torch_compile(way: str, tmp_path: Path) -> None:
     assert run.info.groups == ("stem", "blocks.0", "blocks.1", "blocks.2", "head")
     # Compiled code is not listened to, but for its edges.
     assert run.info.places == (("blocks.0", "blocks.1", "blocks.2") if way == "blocks" else ())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_compiled_function_that_calls_the_model_is_the_code_it_would_be_without_it(tmp_path: Path) -> None:
+    """Hooks in it would bring guards that fail at each step, if they can be compiled at all."""
+    found = []
+    for run in (None, tmp_path / "run.sqlite"):
+        torch.compiler.reset()
+        torch.manual_seed(0)
+        model, counter, losses = mlp(), CompileCounterWithBackend("aot_eager"), []
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        compiled = torch.compile(lambda batch: loss_of(model, batch), backend=counter, fullgraph=True)  # noqa: B023
+        with nullcontext() if run is None else dynstab.Monitor(model, run=run, optimizer=optimizer) as monitor:
+            for step in range(STEPS):
+                loss = compiled(MODELS["mlp"][1]())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+                if monitor is not None:
+                    monitor.step(step, loss=loss)
+        found.append((counter.frame_count, counter.op_count, losses))
+    assert found[0] == found[1]
+    assert min(read_run(tmp_path / "run.sqlite").signals[-1].gradient_norm) > 0
+
+
+def traced_ops(model: nn.Module, inputs: Tensor) -> list[str]:
+    traced: Any = torch.jit.trace(model, inputs)
+    return [node.kind() for node in traced.inlined_graph.nodes()]
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.trace:DeprecationWarning")
+def test_a_model_that_is_traced_or_exported_in_mid_run_is_the_model_alone(tmp_path: Path) -> None:
+    model, inputs = mlp().eval(), torch.randn(4, 6)
+    before = traced_ops(model, inputs)
+    with dynstab.Monitor(model, run=tmp_path / "run.sqlite") as monitor:
+        assert traced_ops(model, inputs) == before
+        exported = torch.export.export(model, (inputs,))
+        assert torch.equal(exported.module()(inputs), model(inputs))
+        monitor.step(0)
+    (signal,) = read_run(tmp_path / "run.sqlite").signals
+    assert all(rms > 0 for rms in signal.activation_rms)
 
 
 def test_the_model_has_no_hook_left_afterwards(tmp_path: Path) -> None:

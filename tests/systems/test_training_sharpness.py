@@ -352,6 +352,15 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.embedding(tokens)))
 
 
+def test_an_embedding_with_sparse_gradients_has_the_sharpness_of_a_dense_one() -> None:
+    tokens, found = torch.randint(7, (20,), generator=torch.Generator().manual_seed(0)), []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(7, 5, sparse=sparse), nn.Tanh(), nn.Linear(5, 2)).double()
+        found.append(sharpness(model, lambda module: module(tokens).square().mean(), rtol=1e-6)[0].value)
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
 def test_weights_that_are_used_twice_are_one_direction() -> None:
     torch.manual_seed(0)
     model, tokens, targets = Tied().double(), torch.randint(7, (20,)), torch.randint(7, (20,))
