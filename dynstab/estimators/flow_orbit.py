@@ -33,7 +33,8 @@ class FlowOrbit(SteppedOrbit):
         samples: see `SteppedOrbit`. held: steps of one length by dopri5 too.
 
     Attributes:
-        adaptive: whether the solver chooses its steps. time: of the present state. failure: why there is no going on, empty while there is.
+        adaptive: whether the solver chooses its steps. time: of the present state.
+        failure: why there is no going on, empty while there is.
 
     Raises:
         InputError: the state is not a floating-point tensor, or the field does not answer in its shape and dtype.

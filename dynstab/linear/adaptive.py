@@ -69,7 +69,10 @@ class StepControl:
             self._resize(attempt, whole)
             if self.step < _SMALLEST * span or count >= self.most:
                 exhausted = count >= self.most
-                why = f"{count} steps were not enough: stopped" if exhausted else "the step size underflowed"
+                lost = (
+                    "the step size underflowed" if math.isfinite(attempt.ratio) else "the field became infinite or NaN"
+                )
+                why = f"{count} steps were not enough: stopped" if exhausted else lost
                 self.failure = f"{why} at t = {now:.4g}"
                 return
 

@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -119,7 +120,8 @@ def _integrals(
     survey: Survey, trajectory: FlowTrajectory, fields: list[Field], sign: float, how: FieldSurvey
 ) -> dict[str, Estimate]:
     """The integrals of the trace and of the logarithmic norm along the solution."""
-    sizes = [abs(point.step.size) for point in trajectory.points]
+    times = [*(point.step.start for point in trajectory.points), trajectory.solution.reached]
+    sizes = [abs(after - before) for before, after in pairwise(times)]
     middles = []
     for index, point in enumerate(trajectory.points):
         middles.append(Field() if point.middle is None else field_at(point.middle, index, sign, how))

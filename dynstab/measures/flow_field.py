@@ -155,25 +155,32 @@ def missing(field: Field, how: FieldSurvey) -> dict[str, object]:
 def integral(
     sizes: Sequence[float], starts: Sequence[Result | None], middles: Sequence[Result | None], end: Result | None
 ) -> Result | str:
-    """The integral along the solution by Simpson's rule over each step, (inputs, 1), or in words why not.
+    """The integral along the solution, (inputs, 1), or in words why not.
 
-    Its error is how far the trapezoidal rule is from it, and what the values' own errors add.
+    By Simpson's rule over each step; by the trapezoidal rule where no step has a middle. Its error is how far the next
+    lower rule (trapezoidal, rectangular) is from it, and what the values' own errors add.
     """
-    ends = [*starts[1:], end]
-    known = [each for each in (*starts, *middles, end) if each is not None]
-    if len(known) < 2 * len(starts) + 1:
+    points = [each for each in (*starts, end) if each is not None]
+    halves = [each for each in middles if each is not None]
+    if len(points) <= len(starts) or len(halves) not in (0, len(starts)):
         return "the field was not measured at every step"
-    total, rough, doubt = torch.zeros_like(known[0].values), torch.zeros_like(known[0].values), 0.0
-    for size, a, m, b in zip(sizes, starts, middles, ends, strict=True):
-        assert a is not None and m is not None and b is not None
-        total = total + size * (a.values + 4 * m.values + b.values) / 6
-        rough = rough + size * (a.values + b.values) / 2
-        doubt = doubt + size * (a.errors + 4 * m.errors + b.errors) / 6
-    first = known[0]
+    rough, total = _sums(sizes, [each.values for each in points], [each.values for each in halves])
+    _, doubt = _sums(sizes, [each.errors for each in points], [each.errors for each in halves])
     return Result(
         values=total,
         errors=(total - rough).abs() + doubt,
         label=Label.ESTIMATE,
-        method=f"Simpson's rule over {len(starts)} steps, {first.method}",
-        products=sum(each.products for each in known),
+        method=f"{'Simpson' if halves else 'trapezoidal'} rule over {len(starts)} steps, {points[0].method}",
+        products=sum(each.products for each in (*points, *halves)),
     )
+
+
+def _sums(sizes: Sequence[float], points: Sequence[Tensor], halves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """By the next lower rule, and by the one that serves."""
+    left, right = _over(sizes, points[:-1]), _over(sizes, points[1:])
+    trapezoidal = (left + right) / 2
+    return (trapezoidal, (left + 4 * _over(sizes, halves) + right) / 6) if halves else (left, trapezoidal)
+
+
+def _over(sizes: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([size * value for size, value in zip(sizes, values, strict=True)]).sum(dim=0)

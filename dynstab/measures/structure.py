@@ -78,8 +78,13 @@ def measure_structure(survey: Survey) -> Iterator[Finding]:
     if not properties:
         return
     fields: dict[str, object] = {"properties": properties}
-    if any(each.name == "symplectic" and each.kept for each in properties):
-        fields["pairing"] = _pairing(survey, [screen.span for screen in screens])
+    symplectic = next((each for each in properties if each.name == "symplectic"), None)
+    if symplectic is not None:
+        fields["pairing"] = (
+            _pairing(survey, [screen.span for screen in screens])
+            if symplectic.kept
+            else Estimate.unmeasured("no step is symplectic: nothing pairs the exponents", unit="nat/step")
+        )
     names, kept = {each.name for each in properties}, _couplings(screens)
     if "coupling" in names:
         other = [screen.coupling for screen in screens if screen.coupling is not None and screen.coupling not in kept]

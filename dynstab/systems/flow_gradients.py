@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynstab.capture.subject import one_line
 from dynstab.linear.runge_kutta import Tensors
 from dynstab.systems.flow_methods import FIXED
 from dynstab.systems.flow_problem import Gradients
-from dynstab.systems.flow_watch import Seen
+from dynstab.systems.flow_watch import Seen, in_words
 
 
 def gradients(seen: Seen) -> Gradients:
@@ -21,7 +20,7 @@ def gradients(seen: Seen) -> Gradients:
     adjoint with the model's tolerances, and by autograd through torchdiffeq's solver.
 
     Raises:
-        RuntimeError: autograd refuses, or the equation cannot be solved backwards.
+        RuntimeError: autograd refuses, or the equation cannot be solved backwards; in words which.
     """
     own = seen.base.parameters() if isinstance(seen.base, nn.Module) else seen.parameters
     parameters = [parameter for parameter in own if parameter.requires_grad]
@@ -29,11 +28,14 @@ def gradients(seen: Seen) -> Gradients:
         by_adjoint = _gradient(
             seen, parameters, "odeint_adjoint", seen.adjoint_settings | {"adjoint_params": parameters}
         )
-    except AssertionError as error:
-        raise RuntimeError(f"the adjoint equation cannot be solved ({one_line(error)})") from error
+    except (AssertionError, RuntimeError) as error:
+        raise RuntimeError(f"the adjoint equation cannot be solved: {in_words(error)}") from error
     # The first step would otherwise be chosen by the state, and carry a gradient of its own.
     held = {} if seen.method in FIXED or seen.first is None else {"first_step": seen.first}
-    return by_adjoint, _gradient(seen, parameters, "odeint", {}, held)
+    try:
+        return by_adjoint, _gradient(seen, parameters, "odeint", {}, held)
+    except RuntimeError as error:
+        raise RuntimeError(f"autograd cannot go through the solver: {in_words(error)}") from error
 
 
 def _gradient(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dynstab.capture.subject import one_line
 from dynstab.linear.family import MapFamily
 from dynstab.linear.layout import Layout
 from dynstab.linear.operator import JacobianOperator, LinearOperator, RelaidOperator
@@ -119,7 +118,7 @@ def _gradients(problem: Problem, solution: Solution) -> Gradients | str:
     try:
         return problem.gradients()
     except RuntimeError as error:  # a field that autograd cannot follow, say: then there is nothing to compare
-        return one_line(error)
+        return str(error)
 
 
 def _layouts(

@@ -54,7 +54,7 @@ def _check_states(trajectory: FlowTrajectory, precision: torch.dtype) -> Check:
         check="output equals eager",
         passed=error <= scale.limit and of_last <= loose.limit,
         error=max(error, of_last),
-        detail=f"{len(inner) + 1} steps from the solver's own states, limit {scale.limit:g}, of the last one "
+        detail=f"{_count(len(inner) + 1)} from the solver's own states, limit {scale.limit:g}, of the last one "
         f"{loose.limit:.2g}{loose.relative_to}",
     )
 
@@ -120,6 +120,10 @@ def _limit(trajectory: FlowTrajectory, least: float) -> float:
     if not problem.own_steps:
         return _STAND_IN
     return max(least, _SLACK * (problem.rtol + problem.atol / max(_size(trajectory.solution.last), 1e-30)))
+
+
+def _count(steps: int) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _size(tensors: Tensors) -> float:

@@ -22,6 +22,18 @@ from dynstab.systems.flow_methods import FIXED, solvers
 
 MOST_ATTEMPTS = 4000
 
+_GIVEN_UP = {
+    "underflow in dt": "the step size underflowed",
+    "non-finite values": "the state became infinite or NaN",
+    "max_num_steps": "max_num_steps was not enough",
+}
+
+
+def in_words(error: BaseException) -> str:
+    """Why torchdiffeq gave up; another error in one line."""
+    given = one_line(error)
+    return next((words for sign, words in _GIVEN_UP.items() if sign in given), given)
+
 
 class Enough(BaseException):
     """Ends a watched run: what was to be seen was seen. No model's own `except Exception` catches it."""
@@ -38,7 +50,7 @@ class Seen:
     Attributes:
         base: the field as the model wrote it. shapes: of the tensors of its state, None for a single one.
         backwards: the solver sees times with their sign changed. adjoint: odeint_adjoint called it.
-        parameters: of a field that is no module. first: size of the first attempt.
+        parameters: of a field that is no module. first: size of the first attempt. slope: what the field gave last.
     """
 
     method: str
@@ -57,6 +69,7 @@ class Seen:
     rejected: int = 0
     attempts: int = 0
     calls: int = 0
+    slope: Tensor | None = None
     failure: str = ""
     answer: Tensor | None = None
 
@@ -73,6 +86,14 @@ class Seen:
         self.first = self.first or abs(float(size))
         if self.attempts > MOST_ATTEMPTS:
             raise _TooLong
+
+    def reason(self, error: BaseException) -> str:
+        """In words, why there is no solution."""
+        if isinstance(error, _TooLong):
+            return f"{MOST_ATTEMPTS} steps were not enough"
+        # No step is small enough for a tolerance on NaN: the solver speaks of the step alone.
+        finite = self.slope is None or bool(self.slope.isfinite().all())
+        return in_words(error) if finite else "the field became infinite or NaN"
 
     def tensors(self, flat: Tensor) -> Tensors:
         """A solver's flat state as the tensors that the field takes."""
@@ -134,8 +155,7 @@ def _watched(name: str, solver: Any, watch: Watch) -> type:
             try:
                 answer = super().integrate(t)
             except (AssertionError, _TooLong) as error:  # torchdiffeq's ways of giving up, and ours
-                tried = f"{MOST_ATTEMPTS} steps were not enough"
-                notes.failure = tried if isinstance(error, _TooLong) else one_line(error).split(": ", 1)[1]
+                notes.failure = notes.reason(error)
                 watch.solved(notes)
                 if isinstance(error, _TooLong):
                     raise Enough from error
@@ -184,7 +204,9 @@ class _Reporting:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._notes.calls += 1
-        return self._func(*args, **kwargs)
+        slope = self._func(*args, **kwargs)
+        self._notes.slope = slope.detach()
+        return slope
 
     def callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
         self._notes.attempt(dt)

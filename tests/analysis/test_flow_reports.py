@@ -191,3 +191,20 @@ def test_the_part_of_a_solution_before_it_stops_is_no_stable_system() -> None:
     report = dynstab.analyze(Root(), torch.randn(4, 2), config=QUICK)
     assert "DS611" in codes(report) and report.verdict.kind == "inconclusive"
     assert "not solved to its end" in report.verdict.summary
+
+
+def test_the_report_says_that_a_stiff_decay_was_not_followed_and_why_steps_back_miss():
+    class Stiff(nn.Module):
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            return -2000 * (x - torch.cos(t))
+
+    report = dynstab.analyze(Stiff(), torch.ones(1, 2), config=Config(effort="standard", system="flow"))
+    (stiff,) = (flag for flag in report.flags if flag.code == "DS613")
+    assert "do not follow that decay" in stiff.message
+    chapter = next(topic for topic in topics(report) if topic.title == "Flow")
+    assert dict(chapter.remarks)["exponents"].startswith("of the solver's map")
+    assert "trained by" not in dict(chapter.remarks)
+
+    coarse = dynstab.analyze(Linear(torch.tensor([[0.0, 3.0], [-3.0, 0.0]]), method="euler"), torch.ones(1, 2))
+    (back,) = (flag for flag in coarse.flags if flag.code == "DS615")
+    assert "information was lost" not in back.message and back.advice[1].startswith("Take smaller steps")

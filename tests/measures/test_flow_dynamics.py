@@ -173,6 +173,30 @@ def test_a_large_state_is_measured_without_its_jacobian():
     assert not flow.steps[0].abscissa.measured and "needs effort" in flow.steps[0].abscissa.outcome
 
 
+def test_the_trace_is_integrated_where_several_solver_steps_make_one():
+    model = Solved(lambda t, x: torch.cos(t) * x, end=2.0, method="euler", options={"step_size": 0.004})
+    flow = measured(model, torch.ones(2, 3, dtype=F64)).flow
+    assert flow.accepted == 500 and len(flow.steps) < 200
+    assert flow.trace_integral.value == pytest.approx(3 * math.sin(2.0), abs=1e-3)
+    assert abs(flow.trace_integral.value - 3 * math.sin(2.0)) <= flow.trace_integral.error
+    assert flow.log_norm_bound.value == pytest.approx(math.sin(2.0), abs=1e-3)
+
+
+def test_a_map_that_does_not_follow_a_stiff_decay_is_told_from_its_field():
+    model = Solved(lambda t, x: -2000 * (x - torch.cos(t)), rtol=1e-4, atol=1e-6)
+    flow = measured(model, torch.ones(1, 1, dtype=F64)).flow
+    assert flow.trace_integral.value == pytest.approx(-2000, rel=1e-6)
+    assert flow.exponents[0].value > -1000 and flow.determinant_gap.value > 1000
+
+
+def test_why_gradients_cannot_be_compared_is_said_in_words():
+    flow = measured(Solved(lambda t, x: -2000 * (x - torch.cos(t)), rtol=1e-4, atol=1e-6), randn(1, 1), "quick").flow
+    assert flow.adjoint_gap.outcome in (
+        "the adjoint equation cannot be solved: the step size underflowed",
+        "the adjoint equation cannot be solved: the state became infinite or NaN",
+    )
+
+
 def test_an_unfinished_solution_gives_no_numbers_about_its_end():
     flow = measured(Solved(lambda t, x: x.square(), end=2.0), torch.ones(2, 1, dtype=F64)).flow
     assert flow.reached < 1.01 and "stopped at t" in flow.outcome

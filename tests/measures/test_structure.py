@@ -120,6 +120,7 @@ def test_euler_steps_of_a_hamiltonian_field_miss_symplecticity_by_the_square_of_
         assert symplectic is not None
         assert field.kept == len(field.steps)
         assert symplectic.kept == 0
+        assert found.pairing.value is None and "no step is symplectic" in found.pairing.outcome
         assert "broken-symplecticity" in flags
         defects.append(max(each.defect.value or 0.0 for each in symplectic.steps))
     assert defects[0] / defects[1] == pytest.approx(4.0, rel=0.2)

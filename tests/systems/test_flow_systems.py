@@ -243,6 +243,20 @@ def test_a_blow_up_is_named_and_what_came_before_is_kept(how, words):
     assert isinstance(trajectory.gradients, str)
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_field_that_becomes_nan_is_not_called_a_small_step(watched: bool):
+    class Root(nn.Module):
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            return torch.sqrt(0.5 - t) + 0 * x
+
+    class Solve(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torchdiffeq.odeint(Root(), x, torch.tensor([0.0, 1.0], dtype=x.dtype))[-1]
+
+    trajectory, _ = found(Solve() if watched else Root(), torch.ones(2, 1, dtype=F64))
+    assert trajectory.solution.outcome.startswith("the field became infinite or NaN")
+
+
 def test_a_stiff_equation_that_exhausts_its_steps_is_named(monkeypatch):
     monkeypatch.setattr("dynstab.systems.flow_watch.MOST_ATTEMPTS", 60)
 

@@ -18,6 +18,12 @@ def find(facts: Facts) -> Iterator[Finding]:
     if flow is None or error is None or error <= SOLUTION_ERROR:
         return
     relies = " The adjoint equation runs along that way back." if flow.adjoint else ""
+    lost = (
+        "information was lost on the way"
+        if flow.adaptive
+        else "steps back undo steps forward only as far as both are accurate"
+    )
+    smaller = "Tighten the tolerance" if flow.adaptive else "Take smaller steps"
     yield Finding(
         measure="flow.reversal_error",
         value=error,
@@ -25,12 +31,12 @@ def find(facts: Facts) -> Iterator[Finding]:
         where=f"t = {number(flow.end)} back to {number(flow.start)}",
         severity=None if flow.adjoint else Severity.INFO,
         message=f"Running {flow.solver} back from the last state misses the first one by {share(error)} its "
-        f"size: information was lost on the way.{relies}",
+        f"size: {lost}.{relies}",
         evidence={"stiffness": flow.stiffness.value, "rtol": flow.rtol, "atol": flow.atol},
         advice=(
             "Backpropagate through the solver (odeint), or through stored checkpoints.",
-            "Tighten the tolerance; what decays by e^-s forwards grows by e^s on the way back, so that a strong "
-            "contraction cannot be undone at any tolerance.",
+            f"{smaller}; what decays by e^-s forwards grows by e^s on the way back, so that a strong contraction "
+            "cannot be undone whatever the solver.",
             "For a normalising flow, damp less: its inverse is this way back.",
         ),
     )

@@ -64,7 +64,10 @@ def _remarks(flow: FlowDynamics) -> Iterator[tuple[str, str]]:
     yield "solver", f"{plural(flow.accepted, 'step')}, {flow.rejected} rejected, {flow.evaluations} calls of the field"
     if flow.outcome != CONVERGED:
         yield "outcome", flow.outcome
-    yield "trained by", "the adjoint equation" if flow.adjoint else "backpropagation through the solver"
+    if flow.exponents:
+        yield "exponents", "of the solver's map; log-norm bound and trace are those of the equation"
+    if flow.source != "dynstab":  # a field by itself says nothing of how it is trained
+        yield "trained by", "the adjoint equation" if flow.adjoint else "backpropagation through the solver"
 
 
 def _tables(flow: FlowDynamics) -> Iterator[TopicTable]:
@@ -72,9 +75,8 @@ def _tables(flow: FlowDynamics) -> Iterator[TopicTable]:
         return
     pace = -(-len(flow.steps) // _ROWS)
     shown = flow.steps[::pace]
-    title = "The field where a step starts, mean over inputs; λ and R of the worst input" + (
-        f", one step in {pace}" if pace > 1 else ""
-    )
+    which = f"one step in {pace}" if pace > 1 else "each step"
+    title = f"The field at the start of {which}: mean over inputs, worst for λ and R"
     yield TopicTable(
         title=title,
         heads=("t", "h", "rejected", "error", "max Re λ", "μ₂(A)", "trace A", "|R(hλ)|"),
