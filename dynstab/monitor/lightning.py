@@ -18,8 +18,8 @@ FIRST = "first batch"
 class StabilityCallback(Callback):
     """Watches a Lightning training with a `dynstab.Monitor`. Its state lies in the checkpoint.
 
-    A training that is resumed from a checkpoint goes on in the same store. What `stop_on` or `on_flag` stops
-    ends as Lightning ends it, after the present batch.
+    A training that is resumed from a checkpoint, or by another `fit` of the same trainer, goes on in the same
+    store. What `stop_on` or `on_flag` stops ends as Lightning ends it, after the present batch.
 
     Args:
         probe: the batch to measure. By default the first one that the training sees, as (inputs, targets) or
@@ -27,7 +27,7 @@ class StabilityCallback(Callback):
         options: those of `dynstab.Monitor`: every, run, sinks, loss_fn, sharpness_every, on_flag, stop_on, ...
 
     Attributes:
-        monitor: the monitor, from the first batch on. path: of the run's store, from then on.
+        monitor: the latest monitor, from the first batch on. path: of its run's store, from then on.
     """
 
     def __init__(self, *, probe: Any = FIRST, **options: Any) -> None:
@@ -37,6 +37,11 @@ class StabilityCallback(Callback):
         self._restored: dict[str, Any] | None = None
         self._done = 0
         self._loss: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.monitor, self._loss = None, None
+        if trainer.global_step == 0:
+            self._restored = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.monitor is None:
@@ -66,7 +71,7 @@ class StabilityCallback(Callback):
         self._close(finished=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.monitor is None else self.monitor.state_dict()
+        return self._restored or {} if self.monitor is None else self.monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict or None

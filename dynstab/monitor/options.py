@@ -66,6 +66,11 @@ class Options:
 
     def _check_sharpness(self) -> None:
         if self.loss_fn is None:
+            if self.sharpness_every is not None:
+                raise ConfigError(
+                    f"sharpness_every={self.sharpness_every} without loss_fn",
+                    remedy="give the loss whose sharpness it is",
+                )
             return
         if self.probe is None:
             raise ConfigError("loss_fn without a probe", remedy="give the batch on which the sharpness is measured")

@@ -131,6 +131,25 @@ def test_a_resumed_training_goes_on_in_the_same_store(loader: DataLoader, tmp_pa
     assert seconds == sorted(seconds)
 
 
+def test_a_trainer_that_fits_again_goes_on_in_the_same_store(loader: DataLoader, tmp_path: Path) -> None:
+    watched, module = callback(run=tmp_path / "a.sqlite"), Digits()
+    fitting = trainer(tmp_path, [watched], max_steps=5)
+    fitting.fit(module, loader)
+    fitting.fit_loop.epoch_loop.max_steps = 9
+    fitting.fit_loop.max_epochs = 2
+    fitting.fit(module, loader)
+    assert [signal.step for signal in read_run(watched.path).signals] == list(range(9))
+    assert watched.path == tmp_path / "a.sqlite"
+
+
+def test_another_training_with_the_same_callback_has_a_run_of_its_own(loader: DataLoader, tmp_path: Path) -> None:
+    watched = callback(run=tmp_path / "a.sqlite")
+    for name in ("a.sqlite", "a-2.sqlite"):
+        trainer(tmp_path, [watched], max_steps=3).fit(Digits(), loader)
+        assert watched.path == tmp_path / name
+        assert [signal.step for signal in read_run(watched.path).signals] == [0, 1, 2]
+
+
 def test_a_finding_can_end_the_training(loader: DataLoader, tmp_path: Path) -> None:
     from dynstab import StopTraining
 

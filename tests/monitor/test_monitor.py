@@ -396,6 +396,7 @@ def test_the_state_may_be_asked_for_when_a_finding_is_told(path: Path) -> None:
         ({"inputs": 0}, "inputs=0"),
         ({"k": 0}, "k=0"),
         ({"stop_on": "never"}, "stop_on='never'"),
+        ({"sharpness_every": 50}, "sharpness_every=50 without loss_fn"),
         ({"probe": None, "loss_fn": lambda model, batch: 0}, "loss_fn without a probe"),
     ],
 )
