@@ -9,13 +9,14 @@ from math import inf, nan, sqrt
 import torch
 from torch import Tensor
 
-from dynstab.core.errors import ConfigError, InputError
+from dynstab.core.errors import InputError
 from dynstab.core.estimate import CONVERGED, Estimate, Label
+from dynstab.estimators import dense
 from dynstab.estimators.fixed_point import FixedPoint, fixed_point
 from dynstab.estimators.level_set import Decrease, first_violation
+from dynstab.estimators.lyapunov_arguments import check_arguments, check_autonomous
 from dynstab.estimators.metric import lyapunov_matrix, metric_gain, metric_logarithmic_norm, root
 
-_LARGEST = 2048
 _NONE = Estimate.unmeasured("not measured")
 
 
@@ -24,7 +25,8 @@ class LyapunovFunction:
     """V around a fixed point, and how it fares along the system.
 
     Attributes:
-        fixed_point: x*. residual: ||f(x*) - x*||, or ||f(x*)|| of a field. stable: None where x* was not found.
+        fixed_point: x*. residual: ||f(x*) - x*||, or ||f(x*)|| of a field.
+        stable: None where x* was not found, or where rounding hides the answer.
         P: V(x) = (x - x*)^T P (x - x*), float64 (n, n); None for a V that was given, or where there is none.
         spectral: the spectral radius of the step at x*, or the abscissa max Re lambda of a field.
         contraction: the gain of the step at x* in the norm of P (below 1), or the logarithmic norm (below 0).
@@ -92,14 +94,17 @@ def lyapunov_function(
         samples: how many rays, and starts where none are given.
 
     Raises:
-        InputError: the system does not map a state to its like, or V does not give one number.
-        ConfigError: `q`, `steps`, `time`, `dt` or `samples` cannot be served, or the state has more than 2048 entries.
+        InputError: the system does not map a state to its like, a field depends on t, or V does not give one number.
+        ConfigError: `q`, `steps`, `time`, `dt`, `reach` or `samples` cannot be served, or the state has more than 2048
+            entries.
 
     References:
         Khalil (2002), Nonlinear systems, ch. 4 and 8.
     """
-    _check(near, steps, time, dt, q, samples)
+    check_arguments(near, steps, time, dt, q, reach, samples)
     continuous = time is not None
+    if time is not None:
+        check_autonomous(system, near, time)
     function = (lambda x: system(0.0, x)) if continuous else system
     point = fixed_point(function, near, field=continuous)
     size, distance = near.numel(), float(point.state.double().norm())
@@ -107,14 +112,10 @@ def lyapunov_function(
     if not point.found:
         reason = f"no fixed point found near the guess: residual {point.residual:.1e} after Newton's iteration"
         return _unfound(point, continuous, reach, reason)
-    eigenvalues = torch.linalg.eigvals(point.jacobian)
-    spectral = float(eigenvalues.real.amax() if continuous else eigenvalues.abs().amax())
+    spectral = _spectral(point, continuous)
     p = lyapunov_matrix(point.jacobian, q, continuous=continuous)
-    stable = p is not None
-    if not stable and V is None:
-        limit = "max Re lambda = {:.4g} is not below 0" if continuous else "spectral radius {:.4g} is not below 1"
-        reason = f"not asymptotically stable: {limit.format(spectral)}; no P exists"
-        return _unfound(point, continuous, reach, reason, _spectral(point, spectral))
+    if p is None and V is None:
+        return _unfound(point, continuous, reach, _without_metric(spectral, continuous), spectral)
     decrease = Decrease(
         function=function, point=point.state, value=V, metric=p if V is None else None, continuous=continuous
     )
@@ -125,17 +126,17 @@ def lyapunov_function(
     return LyapunovFunction(
         fixed_point=point.state,
         residual=point.residual,
-        stable=stable,
+        stable=None if p is None and _below(spectral, continuous) else p is not None,
         P=p if V is None else None,
         continuous=continuous,
         reach=reach,
-        spectral=_spectral(point, spectral),
+        spectral=spectral,
         contraction=contraction,
         violations=share,
         trajectories_violating=trajectories,
         level=first_violation(decrease, reach=reach, rays=samples, seed=seed),
         outcome=CONVERGED
-        if stable
+        if p is not None
         else "not asymptotically stable in its linearisation; the given V is tried all the same",
     )
 
@@ -146,13 +147,29 @@ def _contraction(point: FixedPoint, p: Tensor, continuous: bool) -> Estimate:
     condition = float(torch.linalg.cond(upper))
     unit = "1/time" if continuous else "1"
     method = "logarithmic norm in the metric of P" if continuous else "largest singular value in the metric of P"
-    noise = torch.finfo(torch.float64).eps * len(p) * condition * max(1.0, abs(value))
+    noise = torch.finfo(point.state.dtype).eps * len(p) * condition * max(1.0, abs(value))
     return Estimate(value=value, error=noise, unit=unit, method=method, label=Label.EXACT)
 
 
-def _spectral(point: FixedPoint, value: float) -> Estimate:
-    noise = torch.finfo(point.state.dtype).eps * float(torch.linalg.matrix_norm(point.jacobian))
-    return Estimate(value=value, error=noise, method="dense eigenvalues at the fixed point", label=Label.CERTIFIED)
+def _spectral(point: FixedPoint, continuous: bool) -> Estimate:
+    """The radius or the abscissa; near a defective eigenvalue its error is a root of the rounding."""
+    found = dense.eigenvalues(point.jacobian.to(point.state.dtype)[None])
+    found = dense.spectral_abscissa(found, identity=0.0) if continuous else dense.spectral_radius(found)
+    value, error = float(found.values[0, 0]), float(found.errors[0, 0])
+    return Estimate(value=value, error=error, method=f"{found.method} at the fixed point", label=found.label)
+
+
+def _below(spectral: Estimate, continuous: bool) -> bool:
+    """Whether the eigenvalues as computed are those of a stable point."""
+    return (spectral.value or 0.0) < (0.0 if continuous else 1.0)
+
+
+def _without_metric(spectral: Estimate, continuous: bool) -> str:
+    """Why there is no P."""
+    name, limit = ("max Re lambda =", 0) if continuous else ("spectral radius", 1)
+    if _below(spectral, continuous):
+        return f"no P to rounding: {name} {_shown(spectral)} is below {limit}, but the point is too sensitive"
+    return f"not asymptotically stable: {name} {spectral.value:.4g} is not below {limit}; no P exists"
 
 
 def _starts(center: Tensor, given: Tensor | None, reach: float, samples: int, seed: int) -> Tensor:
@@ -177,7 +194,7 @@ def _unfound(
     return LyapunovFunction(
         fixed_point=point.state,
         residual=point.residual,
-        stable=None if spectral is None else False,
+        stable=None if spectral is None or _below(spectral, continuous) else False,
         P=None,
         continuous=continuous,
         reach=reach,
@@ -195,22 +212,3 @@ def _shown(estimate: Estimate) -> str:
         return "-"
     doubt = "" if estimate.error is None or estimate.error in (0.0, nan, inf) else f" ± {estimate.error:.1g}"
     return f"{estimate.value:.6g}{doubt} ({estimate.label})"
-
-
-def _check(near: Tensor, steps: int | None, time: float | None, dt: float, q: Tensor | None, samples: int) -> None:
-    if not isinstance(near, Tensor) or not near.is_floating_point():
-        got = str(near.dtype) if isinstance(near, Tensor) else type(near).__name__
-        raise InputError(f"the state is of type {got}", expected="a floating-point tensor")
-    size = near.numel()
-    if not 1 <= size <= _LARGEST:
-        raise ConfigError(f"a state of {size} entries", expected=f"1 to {_LARGEST}: P is a dense matrix")
-    if steps is not None and time is not None:
-        raise ConfigError("both steps and time", expected="steps of a map, or time of a vector field")
-    if (steps is not None and steps < 1) or (time is not None and not 0 < dt <= time):
-        raise ConfigError(f"steps={steps}, time={time}, dt={dt}", expected="at least one step")
-    if samples < 1:
-        raise ConfigError(f"samples={samples}", expected="at least one")
-    if q is not None and (q.shape != (size, size) or not torch.allclose(q, q.T) or torch.linalg.eigvalsh(q)[0] <= 0):
-        raise ConfigError(
-            f"q of shape {tuple(q.shape)}", expected=f"a symmetric positive definite {size} x {size} matrix"
-        )

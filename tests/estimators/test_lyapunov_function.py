@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf, pi, sqrt
+from typing import Any
 
 import pytest
 import torch
@@ -182,3 +183,32 @@ def test_the_result_reads_as_a_table() -> None:
     assert "spectral radius" in text
     assert "0.5" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("size", [4, 6, 10])
+def test_the_spectral_radius_of_a_jordan_block_has_the_error_that_rounding_makes_there(size: int) -> None:
+    turn = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=F64)).Q
+    block = turn @ (0.9 * torch.eye(size, dtype=F64) + torch.diag(torch.ones(size - 1, dtype=F64), 1)) @ turn.T
+    found = lyapunov_function(lambda x: block @ x, origin(size))
+    assert found.spectral.value is not None and found.spectral.error is not None
+    assert 1e-6 < abs(found.spectral.value - 0.9) < found.spectral.error
+    # Stable it is: never said not to be, and where P is lost the reason is rounding.
+    assert found.stable is not False
+    assert found.P is not None or ("to rounding" in found.outcome and "is not below" not in found.outcome)
+
+
+def test_numbers_of_a_float32_system_have_the_error_of_float32() -> None:
+    found = lyapunov_function(lambda x: torch.tanh(0.8 * x), torch.zeros(2))
+    assert found.contraction.error is not None and found.contraction.error > 1e-8
+    assert found.spectral.error is not None and found.spectral.error > 1e-8
+
+
+def test_a_field_that_depends_on_t_is_refused() -> None:
+    with pytest.raises(DynstabError, match="depends on t.*part of the state"):
+        lyapunov_function(lambda t, x: -x * (1 + t), origin(1), time=5.0)
+
+
+@pytest.mark.parametrize("options", [{"reach": 0.0}, {"reach": -1.0}, {"reach": inf}, {"q": [[1.0]]}])
+def test_a_reach_or_a_metric_that_is_none_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(DynstabError, match="expected"):
+        lyapunov_function(lambda x: 0.5 * x, origin(1), **options)
