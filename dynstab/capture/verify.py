@@ -53,11 +53,12 @@ def check_output(graph: Graph, expected: Sequence[Tensor]) -> Check:
     """The graph's outputs are those of eager mode."""
     error = deviation(graph.call(), expected)
     limit = max(tolerance(t.dtype) for t in expected if t.is_floating_point() or t.is_complex())
+    outputs = "1 tensor" if len(expected) == 1 else f"{len(expected)} tensors"
     return Check(
         check="output equals eager",
         passed=error <= limit,
         error=error,
-        detail=f"{len(expected)} tensors, relative to their largest entry, limit {limit:g}",
+        detail=f"{outputs}, relative to their largest entry, limit {limit:g}",
     )
 
 

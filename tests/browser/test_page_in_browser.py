@@ -170,6 +170,9 @@ def test_the_table_sorts_filters_and_copies(open_page: Any, pages: dict[str, Pat
     assert page.locator("#count").inner_text() == "11 of 100 steps"
     page.locator("#flagged").check()
     assert page.locator("#count").inner_text() == "1 of 100 steps"
+    page.locator("#flagged").uncheck()
+    page.locator("#filter").fill("0.9")  # in numbers, but in no name
+    assert page.locator("#count").inner_text() == "0 of 100 steps"
     page.locator("#copy").click()
     page.locator("#count", has_text="copied").wait_for()
     lines = page.evaluate("csv()").splitlines()

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from dynstab.core.errors import ConfigError
+from dynstab.core.estimate import Estimate
 from dynstab.core.report import Report
 from dynstab.diagnostics import all_rules
 from dynstab.render import notebook_html, render, write_html
 from dynstab.render.html.packing import shared_name
-from dynstab.render.html.view import factor
+from dynstab.render.html.view import factor, tiles
 
 
 class _Page(HTMLParser):
@@ -176,3 +177,17 @@ def test_a_notebook_shows_verdict_and_findings_as_text(sample: tuple[str, Report
 )
 def test_a_gain_reads_as_a_factor(log: float, text: str) -> None:
     assert factor(log) == text
+
+
+@pytest.mark.parametrize(("log", "error", "text"), [(9.89, 0.1, "× 20000"), (0.65, 0.1, "× 1.9"), (-2.0, 0.3, "÷ 7")])
+def test_a_gain_has_no_digit_that_its_error_does_not_allow(log: float, error: float, text: str) -> None:
+    assert factor(log, error) == text
+
+
+def test_a_gain_that_is_no_number_is_told_as_such(sample: tuple[str, Report]) -> None:
+    report = sample[1]
+    lost = Estimate(value=float("nan"), error=None, unit="nat", method="mean", outcome="non-finite in 8 of 8 inputs")
+    network = report.measurements.network.model_copy(update={"log_signal_gain": lost})
+    measurements = report.measurements.model_copy(update={"network": network})
+    tile = tiles(report.model_copy(update={"measurements": measurements}))[2]
+    assert (tile.answer, tile.detail) == ("not finite", "non-finite in 8 of 8 inputs")

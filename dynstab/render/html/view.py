@@ -79,16 +79,19 @@ def _whole(where: str) -> str:
 def _gain_tile(question: str, log: Estimate) -> Tile:
     if log.value is None:
         return Tile(question=question, answer="not measured", detail="" if log.outcome == CONVERGED else log.outcome)
-    return Tile(question=question, answer=factor(log.value), detail=f"ln {estimate(log, always=True)} nat")
+    if math.isnan(log.value):
+        return Tile(question=question, answer="not finite", detail=log.outcome)
+    return Tile(question=question, answer=factor(log.value, log.error), detail=f"ln {estimate(log, always=True)} nat")
 
 
-def factor(log: float) -> str:
-    """e^log as a factor: × 0.91, ÷ 1.2e9; as a power where it would overflow."""
+def factor(log: float, error: float | None = None) -> str:
+    """e^log as a factor, to the digit that the error of the logarithm allows: × 0.91, ÷ 1.2e9; huge ones as a power."""
     if not math.isfinite(log):
         return f"× {number(math.inf if log > 0 else 0.0 if log < 0 else log)}"
     if abs(log) > LARGEST_LOG:
         return f"× e^{log:.0f}"
-    return f"× {number(math.exp(log))}" if log > -0.7 else f"÷ {number(math.exp(-log))}"
+    size = math.exp(log if log > -0.7 else -log)
+    return f"{'×' if log > -0.7 else '÷'} {number(size, error and size * error)}"
 
 
 def flags(report: Report) -> list[dict[str, Any]]:

@@ -166,10 +166,11 @@ function order(a, b) {
 
 function filtering() {
   const rows = [...$("step-table").tBodies[0].rows];
+  const names = new Map(report.system.steps.map(({ index, name, kind, block }) => [`step-${index}`, `${name} ${kind} ${block}`.toLowerCase()]));
   const apply = () => {
     const words = $("filter").value.trim().toLowerCase();
     const only = $("flagged").checked;
-    for (const row of rows) row.hidden = (only && !row.className.match(/error|warning|info/)) || !row.textContent.toLowerCase().includes(words);
+    for (const row of rows) row.hidden = (only && !row.className.match(/error|warning|info/)) || !(names.get(row.id) ?? "").includes(words);
     $("count").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} steps`;
   };
   $("filter").addEventListener("input", apply);
