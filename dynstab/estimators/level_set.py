@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 
 import torch
@@ -32,11 +33,24 @@ class Decrease:
     metric: Tensor | None
     continuous: bool
 
+    @cached_property
+    def least(self) -> float:
+        """V(x*): a V that was given may have any."""
+        return 0.0 if self.value is None else float(self._values(self.point[None]))
+
+    @property
+    def noise(self) -> float:
+        """How near V(x*) rounding decides whether V falls."""
+        return torch.finfo(self.point.dtype).eps ** 0.5 * abs(self.least)
+
     def v(self, points: Tensor) -> Tensor:
-        """V(x) for points (m, *shape): (m,) float64."""
+        """V(x) - V(x*) for points (m, *shape): (m,) float64."""
         if self.metric is not None:
             away = (points - self.point).flatten(1).double().cpu()
             return ((away @ self.metric) * away).sum(dim=1)
+        return self._values(points) - self.least
+
+    def _values(self, points: Tensor) -> Tensor:
         assert self.value is not None
         values = _each(self.value, points)
         if values.shape[0] != values.numel():
@@ -70,21 +84,28 @@ class Decrease:
     def along(self, starts: Tensor, steps: int, dt: float) -> tuple[Estimate, Estimate]:
         """The share of steps in which V does not fall, and of trajectories that have one, with standard errors.
 
-        A step counts until V is so near its least that rounding decides.
+        A step counts until V is so near its least that rounding decides. Not measured where V is not least at x*, and
+        where RK4 makes V rise from points at which it falls.
         """
         points, before = starts, self.v(starts)
-        floor = 1e3 * torch.finfo(starts.dtype).eps ** 2 * before.nan_to_num(0.0, 0.0).amax()
+        floor = self.noise + 1e3 * torch.finfo(starts.dtype).eps ** 2 * float(before.nan_to_num(0.0, 0.0).amax())
+        if below := int((before < -floor).sum()):
+            return _neither(f"V is below V(x*) at {below} of {len(starts)} starts")
         counted = bad = torch.zeros(len(starts), dtype=torch.float64)
+        against = 0
         for _ in range(steps):
-            points = self._advance(points, dt)
-            after = self.v(points).nan_to_num(nan=inf, posinf=inf)
+            following = self._advance(points, dt)
+            after = self.v(following).nan_to_num(nan=inf, posinf=inf)
             moving = (before > floor) & before.isfinite()
             rises = moving & ~(after < before)
-            counted, bad, before = counted + moving, bad + rises, after
+            if self.continuous and bool(rises.any()):
+                against += int((rises & (self.change(points) < 0)).sum())
+            counted, bad, before, points = counted + moving, bad + rises, after, following
         method = f"{len(starts)} trajectories of {steps} steps"
         if not bool(counted.any()):
-            missing = Estimate.unmeasured("every trajectory starts at the fixed point")
-            return missing, missing
+            return _neither("every trajectory starts at the fixed point")
+        if 2 * against > bad.sum():
+            return _neither(f"dt={dt:g} is too long for RK4: V rises from points where it falls; take a smaller dt")
         shares = (bad / counted.clamp(min=1))[counted > 0]
         return _share(bad.sum() / counted.sum(), shares, method), _share((bad > 0).double().mean(), bad > 0, method)
 
@@ -120,6 +141,8 @@ def first_violation(decrease: Decrease, *, reach: float, rays: int, seed: int) -
         if found < level:
             level, best = found, directions[at]
     method = f"rays to distance {reach:.3g} from the fixed point, {tried} of them"
+    if level < -decrease.noise:
+        return Estimate.unmeasured("V does not fall at a point where it is below V(x*)")
     if level == inf:
         return Estimate(value=inf, error=0.0, method=f"no violation on {method}", label=Label.UPPER)
     return Estimate(value=level, error=0.0, method=f"nearest violation on {method}", label=Label.UPPER)
@@ -154,6 +177,10 @@ def _each(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
         return torch.func.vmap(function)(points)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return torch.stack([function(point) for point in points])
+
+
+def _neither(reason: str) -> tuple[Estimate, Estimate]:
+    return Estimate.unmeasured(reason), Estimate.unmeasured(reason)
 
 
 def _share(value: Tensor, parts: Tensor, method: str) -> Estimate:
