@@ -118,6 +118,9 @@ class Run(Frozen):
     """Everything that a store holds; printing it shows the page of `dynstab render RUN`.
 
     Records are in the order of their steps.
+
+    Attributes:
+        thinned_from: how many signals there are in the store, where `signals` are a part of them.
     """
 
     info: RunInfo
@@ -126,6 +129,7 @@ class Run(Frozen):
     incidents: tuple[Incident, ...] = ()
     post_mortems: tuple[PostMortem, ...] = ()
     finished: bool = False
+    thinned_from: int | None = None
 
     def __rich__(self) -> Any:
         from dynstab.render.run.console import RunPage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 from dynstab.core.run import Incident, PostMortem, Probe, Run, Signal
 from dynstab.monitor.store import RunReader
@@ -30,7 +31,9 @@ class Follower:
         """Take in what was written since the last call; these records."""
         finished = self._reader.finished
         new = self._reader.new()
-        signals = self.run.signals + tuple(each for each in new if isinstance(each, Signal))
+        fresh = tuple(each for each in new if isinstance(each, Signal))
+        steps = [each.step for each in (*self.run.signals[-1:], *fresh)]
+        signals, thinned_from = self.run.signals + fresh, self.run.thinned_from
         self.run = Run(
             info=self.run.info,
             signals=signals,
@@ -38,8 +41,10 @@ class Follower:
             incidents=self.run.incidents + tuple(each for each in new if isinstance(each, Incident)),
             post_mortems=self.run.post_mortems + tuple(each for each in new if isinstance(each, PostMortem)),
             finished=finished,
+            thinned_from=None if thinned_from is None else thinned_from + len(fresh),
         )
-        if len(signals) > 2 * MOST:
-            # Thinned again from the file, the past stays as dense as the present.
+        # A run that was resumed has lost what came after its checkpoint; thinned again from the file, the past
+        # stays as dense as the present.
+        if any(later <= earlier for earlier, later in pairwise(steps)) or len(signals) > 2 * MOST:
             self.run = self._reader.whole(most=MOST)
         return new

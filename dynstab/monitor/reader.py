@@ -42,13 +42,19 @@ class RunReader:
     def whole(self, *, most: int | None = None) -> Run:
         """Everything up to now, as in `read_run`; `new` goes on from here."""
         with _reading(self.path) as connection:
-            clauses = {"signals": _thinning(connection, most)}
+            count = connection.execute("SELECT count(*) FROM signals").fetchone()[0]
+            clauses = {"signals": _thinning(count, most)} if most is not None and count > most else {}
             records = {
                 table.name: tuple(record for _, record in table.rows(connection, clauses.get(table.name, "")))
                 for table in TABLES.values()
             }
             self._seen = last_id(connection)
-            return Run(info=_info(connection, self.path), finished=_finished(connection), **records)
+            return Run(
+                info=_info(connection, self.path),
+                finished=_finished(connection),
+                thinned_from=count if clauses else None,
+                **records,
+            )
 
     def new(self) -> tuple[Record, ...]:
         """The records since the last call, in the order of writing."""
@@ -67,8 +73,8 @@ def read_run(path: str | os.PathLike[str], *, most: int | None = None) -> Run:
     """Everything that a store holds, of a run that is finished, running or was killed.
 
     Args:
-        most: about how many signals to read. Of the stretches between them the step with the greatest loss
-            is kept (NaN counts as greatest), so that no spike is lost. None for all.
+        most: about how many signals to read, the first and the last among them. Of the stretches between them the
+            step with the greatest loss is kept (NaN counts as greatest), so that no spike is lost. None for all.
 
     Raises:
         StoreError: no such file, no run, a run of another schema version, or one that cannot be read.
@@ -85,16 +91,14 @@ def is_run(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _thinning(connection: sqlite3.Connection, most: int | None) -> str:
-    """The clause that keeps the first signal of each of `most` / 2 stretches and the one with the greatest loss."""
-    count = connection.execute("SELECT count(*) FROM signals").fetchone()[0]
-    if most is None or count <= most:
-        return ""
+def _thinning(count: int, most: int) -> str:
+    """Keeps the first signal of each of `most` / 2 stretches and the one with the greatest loss, and the very last."""
     width = -(-2 * count // most)
     # SQLite takes the bare column `id` from the row in which max() or min() was found.
     return (
         f"WHERE id IN (SELECT id FROM (SELECT id, max(loss) FROM ranked GROUP BY place / {width})"
-        f" UNION SELECT id FROM (SELECT min(id) AS id FROM ranked GROUP BY place / {width}))"
+        f" UNION SELECT id FROM (SELECT min(id) AS id FROM ranked GROUP BY place / {width})"
+        " UNION SELECT max(id) FROM signals)"
     ).replace("ranked", "(SELECT id, loss, row_number() OVER (ORDER BY id) - 1 AS place FROM signals)")
 
 

@@ -25,7 +25,7 @@ def test_a_follower_knows_what_a_reader_of_the_whole_knows(tmp_path: Path) -> No
     store.finish()
     follower.update()
     store.close()
-    assert repr(follower.run) == repr(read_run(store.path))
+    assert follower.run.model_dump_json() == read_run(store.path).model_dump_json()
 
 
 def test_a_resumed_run_is_followed_on(tmp_path: Path) -> None:
@@ -40,6 +40,7 @@ def test_a_resumed_run_is_followed_on(tmp_path: Path) -> None:
         again.write(record)
     again.close()
     assert [(type(each), each.step) for each in follower.update()] == [(type(each), each.step) for each in late]
+    assert follower.run.model_dump_json() == read_run(tmp_path / "a.sqlite").model_dump_json()
 
 
 def test_memory_is_bounded_and_spikes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,4 +54,5 @@ def test_memory_is_bounded_and_spikes_are_kept(tmp_path: Path, monkeypatch: pyte
             follower.update()
     store.close()
     steps = [each.step for each in follower.run.signals]
-    assert len(steps) <= 100 and {300, 500} <= set(steps) and steps == sorted(steps)
+    assert len(steps) <= 100 and {0, 300, 500} <= set(steps) and steps == sorted(steps)
+    assert follower.run.thinned_from == 991

@@ -183,6 +183,12 @@ def test_groups_are_ranked_by_how_far_they_are_from_their_medians() -> None:
     assert states[0].gradient_ratio == pytest.approx(signals[-1].gradient_norm[0] / ((median[99] + median[100]) / 2))
 
 
+def test_of_a_run_that_was_thinned_the_page_says_how_much_it_shows() -> None:
+    run = settled(20)
+    assert "Over training  20 signals" in run_text(run)
+    assert "Over training  20 of 12,000 signals" in run_text(run.model_copy(update={"thinned_from": 12_000}))
+
+
 def test_every_record_is_one_line() -> None:
     run = diverged()
     lines = [record_line(each[-1]) for each in (run.signals, run.probes, run.incidents, run.post_mortems)]

@@ -14,7 +14,7 @@ from dynstab.core.run import Incident, Run
 from dynstab.core.run_series import Curve, curves
 from dynstab.render.bars import finite, spark
 from dynstab.render.ink import Ink
-from dynstab.render.numbers import MISSING, number, plural
+from dynstab.render.numbers import MISSING, count, number, plural
 from dynstab.render.page import SEVERITY_MARKS, SEVERITY_STYLES, Page, heading, line, pairs, wrapped
 from dynstab.render.run.groups import GroupState, group_states
 from dynstab.render.run.words import beginning, course, qualities, severity, state, subject
@@ -105,7 +105,8 @@ def _remarks(found: tuple[Curve, ...], last: int, ink: Ink) -> Page:
 
 
 def _span(run: Run) -> str:
-    taken = plural(len(run.signals), "signal"), plural(len(run.probes), "probe")
+    of = "" if run.thinned_from is None else f"{count(len(run.signals))} of "
+    taken = of + plural(run.thinned_from or len(run.signals), "signal"), plural(len(run.probes), "probe")
     values = [value for curve in curves(run) for _, value in curve.points]
     lost = ("× stands for NaN", any(map(math.isnan, values))), ("↑ for infinity", math.inf in values)
     return "; ".join([" and ".join(taken), *(words for words, there in lost if there)])
