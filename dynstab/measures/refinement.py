@@ -29,11 +29,14 @@ _HIGHEST = 1.3  # stacks that sample a flow have orders of 0.8 to 1.15; more say
 def depth_smoothness(blocks: RepeatedBlocks) -> Estimate:
     """L * mean_l ||theta_{l+1} - theta_l|| / ||theta_l|| over the blocks: of order 1 where weights vary smoothly.
 
-    Theta are the matrices and kernels; the gains of norms, which all begin as ones, would hide how these change.
+    Theta are the matrices and kernels; the gains of norms, which all begin as ones, would hide how these change, and
+    so would biases, beside weights that are computed from parameters (W - W^T) and are not among those found.
     """
     vectors = [_flat(_weights(_parameters(blocks, block))) for block in range(blocks.count)]
     if not vectors[0].numel():
-        return Estimate.unmeasured("the repeated blocks have no parameters")
+        return Estimate.unmeasured("the repeated blocks have no matrix or kernel that is a parameter itself")
+    if not all(bool(vector.any()) for vector in vectors):
+        return Estimate.unmeasured("the weights of a block are all zero")
     pairs = zip(vectors, vectors[1:], strict=False)
     ratios = [float((after - before).norm() / before.norm()) for before, after in pairs]
     value = blocks.count * sum(ratios) / len(ratios)
@@ -53,7 +56,7 @@ def _parameters(blocks: RepeatedBlocks, block: int) -> list[Tensor]:
 
 
 def _weights(parameters: list[Tensor]) -> list[Tensor]:
-    return [parameter for parameter in parameters if parameter.ndim > 1] or parameters
+    return [parameter for parameter in parameters if parameter.ndim > 1]
 
 
 def _flat(parameters: list[Tensor]) -> Tensor:

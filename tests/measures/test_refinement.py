@@ -102,6 +102,32 @@ def test_gains_of_norms_do_not_hide_that_weights_are_independent() -> None:
     assert smoothness == pytest.approx(16 * 2**0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.1])
+def test_weights_that_are_computed_are_not_judged_by_the_biases_beside_them(bias: float) -> None:
+    class Antisymmetric(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.randn(24, 24)), nn.Parameter(torch.full((24,), bias))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 0.02 * torch.tanh(x @ (self.weight - self.weight.T) + self.bias)
+
+    torch.manual_seed(0)
+    report = report_of(nn.Sequential(*[Antisymmetric() for _ in range(12)]), effort="standard")
+    smoothness = report.measurements.network.depth_smoothness
+    assert smoothness.value is None and "parameter itself" in smoothness.outcome
+    assert all("0 %" not in flag.message and " = 1 " not in flag.message for flag in report.flags)
+    assert {"DS302", "DS503"} <= codes(report)
+
+
+def test_zero_weights_have_no_relative_change() -> None:
+    model = stack("plain", "tied")
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    smoothness = report_of(model).measurements.network.depth_smoothness
+    assert smoothness.value is None and smoothness.outcome == "the weights of a block are all zero"
+
+
 def test_blocks_with_their_own_biases_are_not_tied() -> None:
     model = stack("plain", "tied")
     assert report_of(model).measurements.network_flow.hamiltonian_drift.measured

@@ -28,8 +28,8 @@ def find(facts: Facts) -> Iterator[Finding]:
         threshold=EULER_RADIUS,
         where=facts.place(worst) if len(radii) == 1 else None,
         steps=tuple(sorted(radii)),
-        message=f"The flow of {facts.place(worst)} does not grow, but its step does: max |1 + lambda| = "
-        f"{number(radii[worst])} although max Re lambda = {number(abscissa or 0.0)}"
+        message=f"The flow of {facts.place(worst)} does not grow, but its step does: max |1 + lambda| passes 1 "
+        f"by {number(radii[worst] - 1)} although max Re lambda = {number(abscissa or 0.0)}"
         f"{also(len(radii))}{facts.caution}.",
         evidence={"worst_step": worst, "spectral_abscissa": abscissa, "affected_steps": len(radii)},
         advice=_advice(stable_step(step.eigenvalues)),

@@ -38,11 +38,14 @@ def find(facts: Facts) -> Iterator[Finding]:
 
 
 def _why(order: float | None, change: float | None, rough: bool) -> str:
-    weights = "" if change is None else f"weights change by {percent(change)} of their size from block to block"
-    if rough:
-        return f"{weights}, independent ones by 141 %"
+    if rough and change is not None:
+        return f"weights change by {percent(change)} of their size from block to block, independent ones by 141 %"
     slow = f"refining the depth step converges with order {number(order or 0.0)} where a smooth stack has 1"
-    return f"{slow}, {weights}" if weights else slow
+    if change is None:
+        return slow
+    if change == 0:
+        return f"{slow}, though every block has the same weights: its steps are large or driven from outside"
+    return f"{slow}, though weights change by no more than {percent(change)} of their size from block to block"
 
 
 RULE = Rule(
