@@ -13,9 +13,11 @@ from torch import Tensor
 
 from dynstab.core.estimate import Estimate, Label
 from dynstab.core.time_dynamics import GateUse
+from dynstab.estimators.adapters import Transposed
 from dynstab.estimators.frame_walk import LONGEST_INTERVAL, FrameWalk
 from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.qr_result import QRExponents
+from dynstab.linear.operator import LinearOperator
 from dynstab.measures.directions import measure_directions
 from dynstab.measures.effort import plan_frame
 from dynstab.measures.fixed_point import find_fixed_point
@@ -30,6 +32,7 @@ _DRAW = 11
 _SHORT = 20
 _SHUT, _OPEN = 0.05, 0.95
 _FACTOR_BYTES = 2**28
+_TURNED = 500  # steps beyond which a frame is taken to have turned: it misses (ln size) / 2 nat in all, at the most
 
 
 def measure_time(survey: Survey) -> Iterator[Finding]:
@@ -44,7 +47,7 @@ def measure_time(survey: Survey) -> Iterator[Finding]:
     yield Finding("time", 0, {"size_growth": size_growth(columns[discarded:])})
     found = _walk(survey, whole, discarded)
     yield Finding("time", 0, {"outcome": outcome_of(columns, found.values[:, 0], whole), **running(found, discarded)})
-    yield Finding("lyapunov", 0, exponents_of(survey, found, discarded))
+    yield Finding("lyapunov", 0, exponents_of(survey, found, discarded, _back(survey, whole, found, discarded)))
     yield Finding("time", 0, measure_memory(survey, whole))
     yield Finding("time", 0, measure_directions(survey, whole, found))
     if whole.held:
@@ -64,20 +67,40 @@ def _walk(survey: Survey, whole: Trajectory, discarded: int) -> QRExponents:
     k = plan_frame(operators, survey.effort, survey.config.k)
     dtype = torch.float32 if first.dtype in (torch.float16, torch.bfloat16) else first.dtype
     frame = random_frame(whole.samples, size, k, seed=survey.seed(_DRAW), dtype=dtype, device=first.device)
-    floor = 2 * torch.finfo(first.dtype).eps
+    floor = _floor(first)
     settle = FrameWalk(frame, keep_factors=False, floor=floor)
     for operator in operators[:discarded]:
         settle.push(operator)
         survey.tick()
     settle.factorise()
     rest = operators[discarded:]
-    walk = FrameWalk(
-        settle.frame, memory_limit=_FACTOR_BYTES, floor=floor, longest=max(1, min(LONGEST_INTERVAL, len(rest) // 20))
-    )
+    walk = FrameWalk(settle.frame, memory_limit=_FACTOR_BYTES, floor=floor, longest=_longest(len(rest)))
     for operator in rest:
         walk.push(operator)
         survey.tick()
     return walk.finish()
+
+
+def _back(survey: Survey, whole: Trajectory, found: QRExponents, discarded: int) -> QRExponents | None:
+    """The last frame pulled back over the same steps, where it holds fewer directions than there are: it has turned
+    into its directions twice as far. None where it holds all, or the way is so long that there was time to turn."""
+    rest = [step.jacobian for step in whole.steps[discarded:]]
+    if found.values.shape[1] == rest[0].cols or len(rest) > _TURNED:
+        return None
+    walk = FrameWalk(found.frame, keep_factors=False, floor=_floor(rest[0]), longest=_longest(len(rest)))
+    for operator in reversed(rest):
+        walk.push(Transposed(operator))
+        survey.tick()
+    return walk.finish()
+
+
+def _floor(operator: LinearOperator) -> float:
+    return 2 * torch.finfo(operator.dtype).eps
+
+
+def _longest(steps: int) -> int:
+    """Between two factorisations: enough of them for standard errors."""
+    return max(1, min(LONGEST_INTERVAL, steps // 20))
 
 
 def _gates(looked_at: Trajectory) -> tuple[GateUse, ...]:

@@ -4,7 +4,8 @@ Batch means see the scatter alone. A sequence that is short beside the gaps of i
 more, which do not shrink with the number of inputs: exponents that still drift (a transient, a growth that is slower
 than exponential), and tangents that have not turned into their directions. The first shows as a difference between
 the halves, the second as one between ln |R_ii| and the logarithms of the singular values of the same product: both
-tend to the exponents, from different sides.
+tend to the exponents, from different sides. A frame of a few directions in a large space may miss the leading ones from
+the start, which its own singular values do not show: pulled back over the same steps it comes nearer to them.
 
 References:
     Flegal & Jones (2010), Ann. Statist. 38 (batch means); Geist, Parlitz & Lauterborn (1990), Prog. Theor. Phys. 83.
@@ -21,7 +22,7 @@ from dynstab.estimators.qr_result import QRExponents
 _ACCURACY = 1e-4  # of the singular values' exponents, nat per step at the worst
 
 
-def errors_of_means(found: QRExponents, k: int, rounding: float) -> Tensor:
+def errors_of_means(found: QRExponents, k: int, rounding: float, back: QRExponents | None = None) -> Tensor:
     """(width,): one standard deviation of each exponent's mean over the inputs, nat per step.
 
     Scatter and drift are one error seen in two ways: the larger of them counts. The other two come on top.
@@ -29,6 +30,7 @@ def errors_of_means(found: QRExponents, k: int, rounding: float) -> Tensor:
     Args:
         found: exponents with the R factors they came from, or without: then alignment is not seen.
         k: how many leading ones are compared with singular values. rounding: of one step, relative.
+        back: of the same steps by the last frame pulled back, where it holds few directions of many.
 
     Returns:
         NaN where there were fewer than two factorisations; 0 where the exponent is -inf.
@@ -36,7 +38,7 @@ def errors_of_means(found: QRExponents, k: int, rounding: float) -> Tensor:
     scatter = found.errors.norm(dim=0) / len(found.errors)
     size = torch.full_like(scatter, rounding)
     known = torch.maximum(scatter, _drift(found).abs())
-    error = torch.stack([known, _misalignment(found, k), size]).norm(dim=0)
+    error = torch.stack([known, _misalignment(found, k), _missed(found, back), size]).norm(dim=0)
     return error.where(~found.values.isneginf().any(dim=0), 0.0)
 
 
@@ -63,6 +65,13 @@ def _misalignment(found: QRExponents, k: int) -> Tensor:
     width = min(k, logs.shape[1], found.values.shape[1])
     missing[:width] = _mean(found.values[:, :width] - logs[:, :width].to(found.values.device))
     return missing
+
+
+def _missed(found: QRExponents, back: QRExponents | None) -> Tensor:
+    """(width,): by how much a frame that has turned further is ahead, mean over inputs."""
+    if back is None:
+        return torch.zeros_like(found.values[0])
+    return _mean(back.values - found.values)
 
 
 def _mean(differences: Tensor) -> Tensor:

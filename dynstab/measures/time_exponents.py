@@ -23,13 +23,16 @@ _SHOWN = 3
 _EPS = 4  # by which rounding may move an exponent, in a step
 
 
-def exponents_of(survey: Survey, found: QRExponents, discarded: int) -> dict[str, object]:
+def exponents_of(
+    survey: Survey, found: QRExponents, discarded: int, back: QRExponents | None = None
+) -> dict[str, object]:
+    """The fields of `lyapunov`; `back` is a frame that is aligned better, see `errors_of_means`."""
     first, k = survey.trajectory.steps[0].jacobian, survey.config.k
     eps = torch.finfo(first.dtype).eps
     full = found.values.shape[1] == first.cols
     note = f"{found.method}, {discarded} discarded" if discarded else found.method
     result = replace(found, method=note)
-    errors = errors_of_means(found, k, eps).cpu()
+    errors = errors_of_means(found, k, eps, back).cpu()
     listed = tuple(
         _with_error(summarise(result.column(i), unit=_UNIT), float(errors[i]))
         for i in range(min(k, found.values.shape[1]))

@@ -75,6 +75,17 @@ def test_exponents_of_a_driven_network_are_those_of_a_dense_qr_at_every_step() -
     assert sum(got) == pytest.approx(expected.sum(), rel=1e-8)
 
 
+@pytest.mark.parametrize("lowest", [-1.0, -0.2])
+def test_a_few_tangents_in_a_wide_state_have_the_error_of_the_directions_that_they_miss(lowest: float) -> None:
+    rates = torch.linspace(0, lowest, 600, dtype=F64)
+    found = measured(Linear(torch.diag(rates.exp())), seeded(4, 600), seeded(40, 4, 600, seed=1), k=4).lyapunov.qr
+    for estimate, rate in zip(found, rates.tolist(), strict=False):
+        assert estimate.value is not None and estimate.error is not None
+        # Random tangents are far from the slowest of 600 directions after 40 steps: -0.02 for an exact 0.
+        assert estimate.value < rate
+        assert abs(estimate.value - rate) < 2 * estimate.error
+
+
 def test_a_linear_recurrence_has_the_exponents_of_its_eigenvalues_and_the_angles_of_its_eigenvectors() -> None:
     basis, multipliers = seeded(3, 3), torch.tensor([0.9, 0.6, 0.3], dtype=F64)
     weight = basis @ torch.diag(multipliers) @ torch.linalg.inv(basis)
@@ -159,7 +170,7 @@ def test_a_map_that_wanders_has_no_fixed_point() -> None:
 
 
 def test_where_every_direction_shrinks_the_dimension_is_plainly_zero() -> None:
-    dimension = measured(Linear(0.9 * torch.eye(3, dtype=F64)), seeded(60, 4, 3), seeded(4, 3)).lyapunov
+    dimension = measured(Linear(0.9 * torch.eye(3, dtype=F64)), seeded(4, 3), seeded(60, 4, 3)).lyapunov
     assert dimension.kaplan_yorke_dimension.value == dimension.kaplan_yorke_dimension.error == 0
 
 
