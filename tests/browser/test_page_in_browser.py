@@ -111,6 +111,9 @@ def test_a_step_is_chosen_by_a_click_into_a_chart(open_page: Any, pages: dict[st
 
 def test_a_link_of_its_own_opens_a_step(open_page: Any, pages: dict[str, Path]) -> None:
     page = open_page(pages["stable"], mark="#step-17")
+    assert page.evaluate(
+        "(r => 0 <= r.top && r.bottom <= innerHeight)(document.getElementById('step-17').getBoundingClientRect())"
+    )
     _assert_chosen(page, 17)
     assert "Hutchinson, 16 probes" in page.locator("#detail-body").inner_text()
 

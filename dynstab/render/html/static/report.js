@@ -131,6 +131,7 @@ function follow() {
   if (step) choose(Number(step[1]));
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.matches("details")) target.open = true;
+  return target;
 }
 
 function sorting() {
@@ -224,5 +225,7 @@ start(async (data) => {
     filtering();
     $("copy").addEventListener("click", copy);
   }
-  follow();
+  // The browser went there before the charts had their room.
+  const target = follow();
+  if (target) target.scrollIntoView({ behavior: "instant" });
 }).then(mark);
