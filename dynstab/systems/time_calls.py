@@ -88,10 +88,11 @@ def _layer(bound: Bound, calls: dict[str, list[Call]]) -> Recurrence | None:
         return None
     path, call = max(found, key=lambda each: sum(p.numel() for p in bound.part(each[0]).module.parameters()))
     recurrence = layer_recurrence(bound.part(path), call.args, dict(call.kwargs), path)
-    others = [other for other, _ in found if other != path]
+    cells = (nn.RNNBase, nn.RNNCellBase)
+    others = [other for other in calls if other != path and isinstance(bound.part(other).module, cells)]
     if not others:
         return recurrence
-    note = f"the recurrence is {path}; {', '.join(others)} are not part of it"
+    note = f"the recurrence is {path}, the largest layer; not part of it: {', '.join(others)}"
     return replace(recurrence, notes=(*recurrence.notes, note))
 
 

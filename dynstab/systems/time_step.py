@@ -21,6 +21,7 @@ from dynstab.systems.time_recurrence import HELD_STEPS, Bound, Recurrence
 from dynstab.systems.time_state import StateForm, described, is_state, parts_of
 
 _STATE_NAME = re.compile(r"^(h|hx|h0|state|states|hidden|hidden_states?|carry|memory|z|s)$")
+FEATURES = 3  # dimensions of a batch of sequences with features
 Pick = Callable[[Any], Any]
 _PICKS: tuple[tuple[str, Pick], ...] = (
     ("what it returns", lambda out: out),
@@ -85,7 +86,9 @@ def _autonomous(bound: Bound, state: Any, name: str, tried: list[str]) -> Recurr
     pick = _picked(call, form, (), tried)
     if pick is None:
         return None
-    note = f"{name} is a map from states to states, followed for {HELD_STEPS} steps"
+    note = f"{name} is read as a map: its input {form} is the first state, what it returns the next, {HELD_STEPS} times"
+    if form.rank >= FEATURES:
+        note += "; if that is a sequence, give the step a method of its own, step(input, state)"
     return _recurrence(bound, name, _stepping(call, pick), form, (), HELD_STEPS, (note,))
 
 

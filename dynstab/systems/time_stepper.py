@@ -9,9 +9,7 @@ from torch.utils import _pytree as pytree
 
 from dynstab.core.errors import InputError
 from dynstab.systems.time_recurrence import Bound, Recurrence
-from dynstab.systems.time_step import driven_recurrence, parameters_of, state_first
-
-_FEATURES = 3  # dimensions of a batch of sequences with features
+from dynstab.systems.time_step import FEATURES, driven_recurrence, parameters_of, state_first
 
 
 class Stepper(nn.Module):
@@ -75,7 +73,7 @@ def _given(inner: nn.Module, args: tuple[Any, ...], names: list[str], name: str)
     if not args or not _is_tensor(args[0]):
         raise InputError(f"{name}.step was given no input", expected="a sequence (batch, T, features)")
     sequence = _time_first(inner, args[0], None)
-    if sequence.is_floating_point() and sequence.ndim == _FEATURES - 1:
+    if sequence.is_floating_point() and sequence.ndim == FEATURES - 1:
         sequence = sequence.unsqueeze(1)  # one sequence alone is a batch of one
     state = _first_state(inner, sequence.shape[min(1, sequence.ndim - 1)])
     if state is None:
@@ -94,7 +92,7 @@ def _first_state(inner: nn.Module, batch: int) -> Any:
 
 def _time_first(inner: nn.Module, sequence: Tensor, state: Any) -> Tensor:
     """Batches of sequences as forward takes them, with their time in front."""
-    if sequence.ndim != (_FEATURES if sequence.is_floating_point() else _FEATURES - 1):
+    if sequence.ndim != (FEATURES if sequence.is_floating_point() else FEATURES - 1):
         return sequence
     batches = {leaf.shape[0] for leaf in pytree.tree_leaves(state) if isinstance(leaf, Tensor) and leaf.ndim > 1}
     if len(batches) == 1 and sequence.shape[0] != sequence.shape[1]:

@@ -452,6 +452,32 @@ def test_a_state_of_another_size_is_answered_in_a_sentence(module: nn.Module) ->
         time_system(module, (torch.ones(T, B, F), torch.zeros(shape)))
 
 
+def test_a_forward_that_is_iterated_is_said_to_be_and_a_sequence_is_given_a_way_on() -> None:
+    halving = nn.Linear(F, F).double()
+    with torch.no_grad():
+        halving.weight.copy_(0.5 * torch.eye(F, dtype=torch.float64))
+    (note,) = (n for n in time_system(halving, (SEQUENCE[0],)).trajectory.notes if "map" in n)
+    assert "its input (3, 2) float64 is the first state" in note and "sequence" not in note
+    (note,) = (n for n in time_system(halving, (SEQUENCE,)).trajectory.notes if "map" in n)
+    assert "if that is a sequence" in note and "step(input, state)" in note
+
+
+def test_other_recurrent_parts_of_a_model_are_named() -> None:
+    class Decoding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.GRU(F, H), nn.GRUCell(F, H)
+
+        def forward(self, sequence: Tensor) -> Tensor:
+            h = self.encoder(sequence)[1][0]
+            for _ in range(3):
+                h = self.decoder(sequence[-1], h)
+            return h
+
+    notes = time_system(initialised(Decoding()), (SEQUENCE,)).trajectory.notes
+    assert "the recurrence is encoder, the largest layer; not part of it: decoder" in notes
+
+
 def test_a_step_that_forgets_its_state_is_no_recurrence() -> None:
     class Forgetting(nn.Module):
         def forward(self, state: Tensor) -> Tensor:
