@@ -64,6 +64,26 @@ def test_dark_mode_reaches_the_charts_of_a_run(open_page: Any, runs: dict[str, P
     assert page.evaluate(ink) == "#1b1e23"
 
 
+def test_numbers_of_the_scales_stay_upright_on_a_narrow_page(open_page: Any, tmp_path: Path) -> None:
+    run = settled()
+    swelling = [
+        signal.model_copy(update={"update_norm": [10 ** (0.012 * (signal.step - 100)) for _ in signal.update_norm]})
+        for signal in run.signals
+    ]
+    write_run_html(
+        run.model_copy(update={"signals": tuple(swelling)}),
+        tmp_path / "run.html",
+        store=tmp_path / "a.sqlite",
+        rules=rules_over_time(),
+    )
+    page = open_page(tmp_path / "run.html", width=390)
+    found = page.evaluate(
+        "[...document.querySelectorAll('#chart-updates .cbaxis text')].map((each) => "
+        "[each.textContent, /rotate\\((?!0)/.test(each.getAttribute('transform') || '')])"
+    )
+    assert found == [["−1", False], ["0", False], ["1", False]]
+
+
 def test_all_charts_zoom_together(open_page: Any, runs: dict[str, Path]) -> None:
     page = open_page(runs["diverged"])
     page.evaluate("Plotly.relayout('chart-course', {'xaxis.range': [100, 150]})")

@@ -44,7 +44,7 @@ def figure(rows: Rows, names: Sequence[str], *, unit: str) -> go.Figure | None:
     drawing.add_heatmap(
         x=steps, y=list(range(count)), z=cells, colorscale=paint.DIVERGING, zmin=-span, zmax=span,
         text=[[labels[row]] * len(steps) for row in range(count)],
-        colorbar=_BAR | {"title": {"text": unit, "side": "top", "font": {"size": 11}}},
+        colorbar=_BAR | {"title": {"text": unit, "side": "top", "font": {"size": 11}}, "tickvals": _marks(span)},
         hovertemplate="step %{x}<br>%{text}: %{z:.3g}<extra></extra>", hoverongaps=False,
     )  # fmt: skip
     drawing.update_layout(margin_t=52)
@@ -52,6 +52,13 @@ def figure(rows: Rows, names: Sequence[str], *, unit: str) -> go.Figure | None:
     shown = [shorten(printable(names[row]), LONGEST_TICK) if row < len(names) else str(row) for row in ticks]
     drawing.update_yaxes(tickvals=list(ticks), ticktext=[paint.label(name) for name in shown], showgrid=False)
     return drawing
+
+
+def _marks(span: float) -> list[float]:
+    """Zero and a round number within the span to both sides: three fit upright over the narrowest map."""
+    unit = 10.0 ** math.floor(math.log10(span))
+    end = max(factor * unit for factor in (1, 2, 5) if factor * unit <= span)
+    return [-end, 0.0, end]
 
 
 def over_medians(rows: Rows) -> list[tuple[int, list[float]]]:
