@@ -29,6 +29,8 @@ def problem_of(seen: Seen) -> tuple[Problem, Solution]:
             f"torchdiffeq's {seen.method} starts a step with the last slope of the step before; here it starts with "
             "that of its state"
         )
+    if seen.event:
+        notes.append("an event ends the interval: its time is held, with other inputs it comes at another one")
     source = "torchdiffeq.odeint_adjoint" if seen.adjoint else "torchdiffeq.odeint"
     problem = Problem(
         field=seen.field,

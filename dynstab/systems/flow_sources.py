@@ -88,6 +88,7 @@ class WatchedSource:
 
         Raises:
             InputError: forward raised, and no solver of its was at work.
+            ConfigError: the state is complex.
         """
         watch = Watch()
         try:
@@ -102,6 +103,12 @@ class WatchedSource:
         if not watch.seen:
             return None
         wanted = max(range(len(watch.seen)), key=lambda i: len(watch.seen[i].accepted))
+        if (dtype := watch.seen[wanted].initial.dtype).is_complex:
+            raise ConfigError(
+                f"the state of the differential equation is of type {dtype}",
+                expected="a real state",
+                remedy="integrate torch.view_as_real(z), and take torch.view_as_complex inside the field",
+            )
         return cls(subject, wanted, len(watch.seen))
 
     @property

@@ -51,6 +51,7 @@ class Seen:
         base: the field as the model wrote it. shapes: of the tensors of its state, None for a single one.
         backwards: the solver sees times with their sign changed. adjoint: odeint_adjoint called it.
         parameters: of a field that is no module. first: size of the first attempt. slope: what the field gave last.
+        event: what ended the interval.
     """
 
     method: str
@@ -70,6 +71,7 @@ class Seen:
     attempts: int = 0
     calls: int = 0
     slope: Tensor | None = None
+    event: bool = False
     failure: str = ""
     answer: Tensor | None = None
 
@@ -146,6 +148,7 @@ def _watched(name: str, solver: Any, watch: Watch) -> type:
     class Watched(solver):
         def __init__(self, func: Any, y0: Tensor, **settings: Any) -> None:
             self.seen = _notes(name, func, y0, settings)
+            self.unwatched = lambda: solver(func=func, y0=y0, **settings)
             super().__init__(func=_Reporting(func, self.seen), y0=y0, **settings)
 
         def integrate(self, t: Tensor) -> Tensor:
@@ -163,6 +166,13 @@ def _watched(name: str, solver: Any, watch: Watch) -> type:
             notes.answer = answer[-1].detach()
             watch.solved(notes)
             return answer
+
+        def integrate_until_event(self, t0: Tensor, event_fn: Any) -> tuple[Tensor, Tensor]:
+            time, answer = self.unwatched().integrate_until_event(t0, event_fn)
+            # Up to the event, at a time that is held, it is an integral as any other.
+            self.seen.event = True
+            self.integrate(torch.stack([t0.to(time), time.detach()]))
+            return time, answer
 
     return Watched
 

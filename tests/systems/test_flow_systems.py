@@ -210,6 +210,31 @@ def test_of_several_integrals_the_one_with_the_most_steps_is_taken():
     assert any("2 differential equations" in note for note in trajectory.notes)
 
 
+@pytest.mark.parametrize("how", [{}, {"method": "rk4", "options": {"step_size": 0.1}}])
+def test_an_integral_that_an_event_ends_is_read_up_to_there(how: dict[str, Any]):
+    class Fall(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            start = torch.zeros((), dtype=x.dtype)
+            field = lambda t, y: torch.stack([y[1], -torch.ones_like(y[1])])  # noqa: E731
+            return torchdiffeq.odeint_event(field, x, start, event_fn=lambda t, y: y[0], **how)[1][-1]
+
+    trajectory, checks = found(Fall(), torch.tensor([2.0, 0.0], dtype=F64))
+    assert trajectory.solution.reached == pytest.approx(2.0, abs=1e-2)
+    assert all(checks.values()) and any("an event ends" in note for note in trajectory.notes)
+    expected = torch.tensor([[1.0, trajectory.solution.reached], [0.0, 1.0]], dtype=F64)
+    assert torch.allclose(trajectory.propagator().dense()[0], expected, atol=1e-6)
+
+
+def test_a_complex_state_is_refused_in_one_sentence():
+    class Turning(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z, times = torch.complex(x, x), torch.tensor([0.0, 1.0], dtype=x.dtype)
+            return torchdiffeq.odeint(lambda t, y: 2j * y, z, times, method="rk4")[-1].real
+
+    with pytest.raises(ConfigError, match="complex128; expected a real state; integrate torch.view_as_real"):
+        flow_system(Turning(), (torch.randn(2, 3, dtype=F64),))
+
+
 def test_more_steps_than_can_be_looked_at_are_taken_several_at_a_time():
     model = Linear(method="euler", options={"step_size": 0.005})
     trajectory, checks = found(model, torch.randn(2, 3, dtype=F64))
