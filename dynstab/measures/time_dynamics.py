@@ -11,12 +11,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dynstab.core.estimate import Estimate, Label
+from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.core.time_dynamics import GateUse
 from dynstab.estimators.adapters import Transposed
 from dynstab.estimators.frame_walk import LONGEST_INTERVAL, FrameWalk
 from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.qr_result import QRExponents
+from dynstab.estimators.result import NON_FINITE
 from dynstab.linear.operator import LinearOperator
 from dynstab.measures.directions import measure_directions
 from dynstab.measures.effort import plan_frame
@@ -31,6 +32,7 @@ from dynstab.systems.trajectory import Trajectory
 _DRAW = 11
 _SHORT = 20
 _SHUT, _OPEN = 0.05, 0.95
+_NO_GATE = Estimate.unmeasured("no value of the gate is finite")
 _FACTOR_BYTES = 2**28
 _TURNED = 500  # steps beyond which a frame is taken to have turned: it misses (ln size) / 2 nat in all, at the most
 
@@ -114,10 +116,17 @@ def _gates(looked_at: Trajectory) -> tuple[GateUse, ...]:
 
 
 def _gate(name: str, values: Tensor) -> GateUse:
-    def share(mask: Tensor, words: str) -> Estimate:
-        method = f"share of values {words}, of {len(values)}"
-        return Estimate(value=float(mask.double().mean()), error=0.0, method=method, label=Label.EXACT)
+    known = values[values.isfinite()]
+    missing = len(values) - len(known)
+    outcome = f"{NON_FINITE} in {missing} of {len(values)} values, left out" if missing else CONVERGED
 
-    mean = Estimate(value=float(values.mean()), error=0.0, method="mean of its values", label=Label.EXACT)
-    closed, opened = share(values < _SHUT, f"below {_SHUT}"), share(values > _OPEN, f"above {_OPEN}")
-    return GateUse(name=name, closed=closed, open=opened, mean=mean)
+    def exact(value: Tensor, method: str) -> Estimate:
+        return Estimate(value=float(value), error=0.0, method=method, label=Label.EXACT, outcome=outcome)
+
+    def share(mask: Tensor, words: str) -> Estimate:
+        return exact(mask.double().mean(), f"share of values {words}, of {len(known)}")
+
+    if not len(known):
+        return GateUse(name=name, closed=_NO_GATE, open=_NO_GATE, mean=_NO_GATE)
+    closed, opened = share(known < _SHUT, f"below {_SHUT}"), share(known > _OPEN, f"above {_OPEN}")
+    return GateUse(name=name, closed=closed, open=opened, mean=exact(known.mean(), "mean of its values"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import isfinite
+from math import isfinite, isnan
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ def exponents_of(
 
 
 def _with_error(estimate: Estimate, error: float) -> Estimate:
-    return estimate.model_copy(update={"error": error if isfinite(error) else None})
+    known = isfinite(error) and not isnan(estimate.value or 0.0)
+    return estimate.model_copy(update={"error": error if known else None})
 
 
 def _half_range(dimension_of: Callable[[Tensor], float], values: Tensor, errors: Tensor) -> float:

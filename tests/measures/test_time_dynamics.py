@@ -236,6 +236,20 @@ def test_an_open_forget_gate_counts_as_open() -> None:
     assert gates["forget gate"].open.value == 1.0 and gates["input gate"].closed.value == 1.0
 
 
+def test_a_value_that_is_no_number_is_left_out_of_the_use_of_gates_and_said_to_be() -> None:
+    sequence = seeded(30, 4, 2)
+    sequence[20, 0, 0] = math.nan
+    found = measured(nn.LSTM(2, 3).double(), sequence, effort="quick")
+    assert found.time is not None
+    for gate in found.time.gates:
+        assert gate.mean.value is not None and 0 < gate.mean.value < 1
+        assert "non-finite in 3 of" in gate.mean.outcome and gate.open.outcome == gate.mean.outcome
+    assert found.lyapunov.expansion_sum.error is None
+    sequence[:] = math.nan
+    nowhere = measured(nn.LSTM(2, 3).double(), sequence, effort="quick").time
+    assert nowhere is not None and all(gate.mean.value is None for gate in nowhere.gates)
+
+
 def test_quick_effort_leaves_directions_out_and_says_why() -> None:
     found = measured(nn.GRU(2, 3).double(), seeded(60, 2, 2), effort="quick").time
     assert found is not None and not found.angles
