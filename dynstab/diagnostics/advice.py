@@ -9,6 +9,12 @@ from dynstab.diagnostics.profiles import Stretch, worst_stretch
 from dynstab.diagnostics.readings import Reading
 from dynstab.diagnostics.words import factor, number, spans
 
+_CUT = (
+    "Exactly zero is a cut, not a decay: look for weights of zero, rectifiers that are zero on every input, saturated "
+    "units and detached tensors.",
+    "`dynstab rule dead-units` tells how rectifiers come back.",
+)
+
 
 def against_growth(facts: Facts, reading: Reading) -> tuple[str, ...]:
     """Against gradients or signals that grow."""
@@ -42,7 +48,9 @@ def against_growth(facts: Facts, reading: Reading) -> tuple[str, ...]:
 
 
 def against_decay(facts: Facts, reading: Reading) -> tuple[str, ...]:
-    """Against gradients or signals that shrink."""
+    """Against gradients or signals that shrink; no scale helps what is cut off."""
+    if math.isinf(reading.value):
+        return _CUT
     grow = number(math.exp(_rate(facts, reading)))
     identity = "Keep the skip path an identity: no normalisation, gain or dropout between two additions."
     advice = {

@@ -53,8 +53,8 @@ def _doubts(facts: Facts, judgement: Judgement, margin: float | None) -> Iterato
     if facts.linearised_otherwise:
         yield "the model's own backward differs from the derivative shown"
     if facts.model.fresh_norms:
-        layers = count(facts.model.fresh_norms, "BatchNorm layer")
-        yield f"{layers} that never saw a batch do not normalise in eval mode"
+        layers, do = count(facts.model.fresh_norms, "BatchNorm layer"), "does" if facts.model.fresh_norms == 1 else "do"
+        yield f"{layers} that never saw a batch {do} not normalise in eval mode"
     if facts.measurements.partial or facts.interrupted:
         yield "the analysis was cut short"
     if facts.dtype.removeprefix("torch.") in ("float16", "bfloat16"):
@@ -108,10 +108,10 @@ def _where(facts: Facts, judgement: Judgement) -> list[str]:
         return [f"It arises along {facts.through}."]
     first, last = stretch.steps[0], stretch.steps[-1]
     if first == last:
-        place = facts.place(first)
+        place, makes = facts.place(first), "makes"
     else:
-        place = f"{spans(stretch.steps)}, {facts.name(first)} to {facts.name(last)}"
-    share = f", which make {factor(abs(stretch.total))} of it" if math.isfinite(stretch.total) else ""
+        place, makes = f"{spans(stretch.steps)}, {facts.name(first)} to {facts.name(last)}", "make"
+    share = f", which {makes} {factor(abs(stretch.total))} of it" if math.isfinite(stretch.total) else ""
     return [f"The worst is {place}{share}."]
 
 

@@ -39,5 +39,7 @@ def test_a_verdict_on_norms_that_never_saw_a_batch_is_not_of_high_confidence() -
     verdict = dynstab.analyze(fresh, inputs, config=QUICK).verdict
     assert "3 BatchNorm layers that never saw a batch do not normalise in eval mode" in verdict.summary
     assert verdict.confidence != "high"
+    alone = dynstab.analyze(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), inputs, config=QUICK).verdict
+    assert "1 BatchNorm layer that never saw a batch does not normalise in eval mode" in alone.summary
     fresh(torch.randn(64, 8))
     assert dynstab.analyze(fresh, inputs, config=QUICK).verdict.confidence == "high"

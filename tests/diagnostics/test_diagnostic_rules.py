@@ -177,6 +177,19 @@ def test_only_float16_is_told_to_train_in_a_wider_range(dtype, peak):
     assert any("bfloat16" in each or "autocast" in each for each in flag.advice) is (dtype == "float16")
 
 
+def test_what_shrinks_to_exactly_zero_is_told_as_a_cut_that_no_scale_mends():
+    (flag,) = diagnose(Case(kind="plain", network={"log_gradient_gain": logarithm(-math.inf)}).facts())
+    assert flag.name == "vanishing-gradient"
+    assert "cut" in flag.advice[0] and not any("Multiply" in each for each in flag.advice)
+
+
+def test_an_expanding_direction_claims_nothing_of_a_gradient_that_was_not_measured():
+    (rule,) = matching_rules("expanding-direction")
+    for gain, words in ((logarithm(0.1), "the typical gradient does not"), (None, "was not measured")):
+        (flag,) = rule.check(Case(exponents=(0.8, 0.0), network={"log_gradient_gain": gain}).facts())
+        assert words in flag.message
+
+
 def test_bfloat16_loses_updates_below_two_to_the_minus_nine():
     (rule,) = matching_rules("lost-update")
     for ratio, lost in ((2.0**-9 * 0.99, True), (2.0**-9 * 1.01, False)):

@@ -103,9 +103,9 @@ def test_margin_is_the_distance_to_the_cut_and_positive_inside():
     assert judged(Case(depth=0)).margin is None
 
 
-def test_worst_stretch_is_named():
-    total = 6.0
-    flow = {i: total if i <= 3 else total * (6 - i) / 3 if i <= 6 else 0.0 for i in range(13)}
+def burst_between(first, last, total=6.0):
+    """A network in which the gradient grows by `total` nat from one state to another and nowhere else."""
+    flow = {i: total * min(1.0, max(0.0, (last - i) / (last - first))) for i in range(13)}
     facts = Case().facts()
     measured = facts.measurements.model_copy(
         update={
@@ -116,13 +116,18 @@ def test_worst_stretch_is_named():
             "network": facts.measurements.network.model_copy(update={"log_gradient_gain": logarithm(total)}),
         }
     )
-    burst = Facts(system=facts.system, measurements=measured, model=facts.model, verification=facts.verification)
+    return Facts(system=facts.system, measurements=measured, model=facts.model, verification=facts.verification)
+
+
+def test_worst_stretch_is_named():
+    burst = burst_between(3, 6)
     flags = diagnose(burst)
     found = verdict(burst, flags)
     assert flags[0].steps == (3, 4, 5)
     assert flags[0].where == "steps 3-5"
     assert "steps 3-5, blocks.3 to blocks.5, which make e^6" in found.summary
     assert "steps 3-5 first" in flags[0].advice[0]
+    assert "The worst is blocks.3 (step 3), which makes e^6" in verdict(burst_between(3, 4), ()).summary
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ def find(facts: Facts) -> Iterator[Finding]:
     leading = facts.measurements.lyapunov.finite_time[0]
     if leading.label in (Label.UPPER, Label.PROBABILISTIC):
         return
+    typical = "while the typical gradient does not" if reading else "how the typical gradient does was not measured"
     source = "input" if facts.system.axis == "depth" else "first state"
     yield Finding(
         measure="lyapunov.finite_time",
         value=growth,
         threshold=SEVERE if growth > SEVERE else HEALTHY,
         where="network",
-        message=f"One direction of the {source} grows by {factor(growth)} through {facts.through}, while the typical "
-        "gradient does not.",
+        message=f"One direction of the {source} grows by {factor(growth)} through {facts.through}, {typical}.",
         evidence={"leading_exponent": leading.value, "steps": facts.depth, "label": leading.label.value},
         advice=(
             "Expect a few inputs with far larger gradients than the rest: clip the norm of the gradient.",
@@ -73,7 +73,11 @@ RULE = Rule(
     ),
     find=find,
     silent_in=("training",),
-    fires_on=(Case(exponents=(0.4, 0.1, 0.0)), Case(exponents=(0.8, 0.0), kind="plain")),
+    fires_on=(
+        Case(exponents=(0.4, 0.1, 0.0)),
+        Case(exponents=(0.8, 0.0), kind="plain"),
+        Case(exponents=(0.8, 0.0), network={"log_gradient_gain": None}),
+    ),
     silent_on=(
         Case(),
         Case(exponents=()),

@@ -29,6 +29,7 @@ _FIRST_ADVICE = (
 )
 _BACKWARD_ADVICE = (
     "Look for a root, norm or power at zero in this step: its value is finite there and its derivative is not.",
+    "Look for infinity in its weights: a saturating activation makes a finite value of it, and NaN of the derivative.",
     "Replace `where(condition, f(x), 0)` by evaluating f at safe points only: NaN times zero is NaN.",
 )
 
