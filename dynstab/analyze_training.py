@@ -103,5 +103,8 @@ def _same_weights(model: nn.Module, loss: Loss, optimizer: Optimizer, trajectory
 
 
 def _distance(found: Tensor, expected: Tensor, *, scale: Tensor) -> float:
-    size = float(scale.double().norm())
-    return float((found - expected).double().norm()) / size if size else float((found - expected).abs().max())
+    """Relative to the scale; entries that are lost in both are no difference."""
+    size = float(scale[scale.isfinite()].double().norm())
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    apart = float((found - expected)[~same].double().norm())
+    return apart / size if size else apart

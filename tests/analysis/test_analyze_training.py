@@ -154,3 +154,12 @@ def test_an_optimiser_that_is_not_read_gets_a_sentence() -> None:
     model, _ = trained(SGD, lr=0.1)
     with pytest.raises(ConfigError, match="RMSprop"):
         analyze_training(model, loss, torch.optim.RMSprop(model.parameters()))
+
+
+def test_a_loss_that_is_lost_is_told_as_that_and_not_as_a_failed_capture() -> None:
+    model, optimizer = trained(SGD, lr=0.1)
+    report = analyze_training(model, lambda module: loss(module) * math.nan, optimizer, steps=2)
+    assert all(check.passed for check in report.verification), report.verification
+    assert report.verdict.kind == "inconclusive"
+    assert "NaN or infinity appears first in weights 1" in report.verdict.summary
+    assert report.measurements.training is not None and report.measurements.training.stands == "unknown"
