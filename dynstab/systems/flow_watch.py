@@ -21,6 +21,7 @@ from dynstab.linear.runge_kutta import Tensors
 from dynstab.systems.flow_methods import FIXED, solvers
 
 MOST_ATTEMPTS = 4000
+"""The solver itself may go on: what stops here is the analysis."""
 
 _GIVEN_UP = {
     "underflow in dt": "the step size underflowed",
@@ -92,7 +93,7 @@ class Seen:
     def reason(self, error: BaseException) -> str:
         """In words, why there is no solution."""
         if isinstance(error, _TooLong):
-            return f"{MOST_ATTEMPTS} steps were not enough"
+            return f"the {MOST_ATTEMPTS} attempts that dynstab follows were not enough"
         # No step is small enough for a tolerance on NaN: the solver speaks of the step alone.
         finite = self.slope is None or bool(self.slope.isfinite().all())
         return in_words(error) if finite else "the field became infinite or NaN"

@@ -33,7 +33,9 @@ def find(facts: Facts) -> Iterator[Finding]:
 _ADVICE = (
     "Bound the field: a tanh or a spectral norm on its last layer, or weight decay while it trains.",
     "Where the step size underflows, the field is not smooth or grows without end: look at the last state.",
-    "Where the steps are exhausted, the field is stiff: see stiff-field.",
+    "Where the field becomes infinite or NaN, look for a root, a logarithm or a division that leaves its domain.",
+    "Where the steps are exhausted, the field is stiff (see stiff-field), or fixed steps are many: a shorter interval "
+    "tells which.",
 )
 _NOTHING_ACCEPTED = (
     "Look for NaN or infinity in the initial state, and in what the field gives there.",
@@ -56,7 +58,8 @@ RULE = Rule(
             trajectory before that time, and say nothing of the rest.
             """,
         known_problems="""
-            A stiff problem within reach of an implicit solver is flagged too. The limit is 4000 attempts.
+            A stiff problem within reach of an implicit solver is flagged too. The analysis follows 4000 attempts of a
+            solver: beyond them the model's own solution may well go on to the end.
             """,
         example="""
             x' = x^2 from x(0) = 1 blows up at t = 1, whatever solves it.
@@ -69,8 +72,15 @@ RULE = Rule(
     find=find,
     fires_on=(
         Case(flow={"outcome": "the step size underflowed: stopped at t = 0.4", "reached": 0.4}),
-        Case(flow={"outcome": "underflow in dt 0.0: stopped at t = 0", "reached": 0.0, "accepted": 0, "steps": ()}),
-        Case(flow={"outcome": "4000 steps were not enough: stopped at t = 0.9", "reached": 0.9, "accepted": 3000}),
+        Case(
+            flow={
+                "outcome": "the field became infinite or NaN: stopped at t = 0",
+                "reached": 0.0,
+                "accepted": 0,
+                "steps": (),
+            }
+        ),
+        Case(flow={"outcome": "max_num_steps was not enough: stopped at t = 0.9", "reached": 0.9, "accepted": 3000}),
     ),
     silent_on=(Case(), Case(flow={"outcome": "converged"})),
 )
