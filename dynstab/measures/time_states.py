@@ -56,8 +56,14 @@ def _rate_at_rest(whole: Trajectory, row: int) -> float:
 
 
 def size_growth(columns: list[Tensor]) -> Estimate:
-    """The rate at which states grow from one half of the steps to the other, mean over inputs."""
-    sizes = torch.stack([state.double().norm(dim=1) for state in columns], dim=1)
+    """The rate at which states grow from one half of the steps to the other, mean over inputs.
+
+    A run ends at a state that is not finite, which is left out: until then it grew.
+    """
+    finite = columns if bool(columns[-1].isfinite().all()) else columns[:-1]
+    if not finite:
+        return Estimate.unmeasured("no state is finite", unit="nat/step")
+    sizes = torch.stack([state.double().norm(dim=1) for state in finite], dim=1)
     half = sizes.shape[1] // 2
     if not half or not bool((sizes > 0).all()) or not bool(sizes.isfinite().all()):
         return Estimate.unmeasured("some state is zero or not finite", unit="nat/step")

@@ -54,8 +54,21 @@ def inner_recurrence(bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any]
     for path, found in sorted(parts, key=lambda part: (part[0].count("."), -len(part[1]))):
         recurrence = _chained(bound, path, found) or _solved(bound, path, found)
         if recurrence is not None:
-            return recurrence
+            others = [other for other, calls in parts if _apart(other, path) and _links(calls)]
+            return _beside(recurrence, f"the recurrence is {path}", others)
     return None
+
+
+def _apart(path: str, other: str) -> bool:
+    """Neither is the other or a part of it."""
+    return not f"{path}.".startswith(f"{other}.") and not f"{other}.".startswith(f"{path}.")
+
+
+def _beside(recurrence: Recurrence, words: str, others: list[str]) -> Recurrence:
+    """With a note on other recurrences of the model."""
+    if not others:
+        return recurrence
+    return replace(recurrence, notes=(*recurrence.notes, f"{words}; not part of it: {', '.join(others)}"))
 
 
 def _watch(bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, list[Call]]:
@@ -90,10 +103,7 @@ def _layer(bound: Bound, calls: dict[str, list[Call]]) -> Recurrence | None:
     recurrence = layer_recurrence(bound.part(path), call.args, dict(call.kwargs), path)
     cells = (nn.RNNBase, nn.RNNCellBase)
     others = [other for other in calls if other != path and isinstance(bound.part(other).module, cells)]
-    if not others:
-        return recurrence
-    note = f"the recurrence is {path}, the largest layer; not part of it: {', '.join(others)}"
-    return replace(recurrence, notes=(*recurrence.notes, note))
+    return _beside(recurrence, f"the recurrence is {path}, the largest layer", others)
 
 
 def _chained(bound: Bound, path: str, calls: Sequence[Call]) -> Recurrence | None:

@@ -74,8 +74,9 @@ class Bound:
 
     def __init__(self, module: nn.Module, dtype: torch.dtype | None, device: torch.device | None) -> None:
         self.module, self.dtype, self.device = module, dtype, device
-        named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        self.values = {name: self.cast(tensor) for name, tensor in named.items()}
+        self.values = {name: self.cast(tensor) for name, tensor in module.named_parameters()}
+        # A step may write into its buffers, long after the model was handed back.
+        self.values |= {name: self.cast(tensor).clone() for name, tensor in module.named_buffers()}
 
     def cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()

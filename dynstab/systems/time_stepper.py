@@ -29,8 +29,8 @@ def has_step(module: nn.Module) -> bool:
 
 
 def has_forward(module: nn.Module) -> bool:
-    """Whether a module can be called."""
-    return getattr(module.forward, "__name__", "") != "_forward_unimplemented"
+    """Whether a module can be called. A script with several signatures has no `forward` of that name."""
+    return getattr(getattr(module, "forward", None), "__name__", "") != "_forward_unimplemented"
 
 
 def stepper_recurrence(bound: Bound, args: tuple[Any, ...], name: str) -> Recurrence:

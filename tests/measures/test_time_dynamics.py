@@ -236,6 +236,13 @@ def test_an_open_forget_gate_counts_as_open() -> None:
     assert gates["forget gate"].open.value == 1.0 and gates["input gate"].closed.value == 1.0
 
 
+def test_states_that_overflow_grew_until_then() -> None:
+    found = measured(Linear(3.0 * torch.eye(2)), seeded(4, 2).float(), seeded(200, 4, 2).float()).time
+    assert found is not None and found.outcome.count("diverged") == 1 and found.size_growth.value is not None
+    # As fast as neighbours part: no chaos.
+    assert found.size_growth.value == pytest.approx(math.log(3), abs=0.05)
+
+
 def test_a_value_that_is_no_number_is_left_out_of_the_use_of_gates_and_said_to_be() -> None:
     sequence = seeded(30, 4, 2)
     sequence[20, 0, 0] = math.nan

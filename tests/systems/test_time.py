@@ -477,6 +477,41 @@ def test_other_recurrent_parts_of_a_model_are_named() -> None:
     notes = time_system(initialised(Decoding()), (SEQUENCE,)).trajectory.notes
     assert "the recurrence is encoder, the largest layer; not part of it: decoder" in notes
 
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = nn.ModuleList([nn.GRUCell(F, H), nn.GRUCell(H, H)])
+
+        def forward(self, sequence: Tensor) -> Tensor:
+            low = high = sequence.new_zeros(B, H)
+            for x in sequence:
+                low = self.cells[0](x, low)
+                high = self.cells[1](low, high)
+            return high
+
+    notes = time_system(initialised(Stacked()), (SEQUENCE,)).trajectory.notes
+    assert "the recurrence is cells.0; not part of it: cells.1" in notes
+
+
+def test_a_step_that_counts_in_a_buffer_counts_in_one_of_its_own() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, state: Tensor) -> Tensor:
+            self.calls += 1
+            return 0.5 * state
+
+    module = Counting()
+    trajectory = time_system(module, (torch.ones(B, H),)).trajectory
+    trajectory.steps[0].function(trajectory.states[0].value)
+    assert module.calls == 0
+
+
+def test_a_script_without_a_single_forward_can_be_asked_whether_it_steps() -> None:
+    assert not is_recurrent(torch.jit.script(nn.LSTM(F, H)), (), {})
+
 
 def test_a_step_that_forgets_its_state_is_no_recurrence() -> None:
     class Forgetting(nn.Module):
