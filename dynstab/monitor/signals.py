@@ -40,6 +40,10 @@ class Signals:
     def __init__(self, model: nn.Module, processes: Processes, optimizer: Optimizer | None = None) -> None:
         # Whoever keeps the hooks must not keep the model, and with it whatever knows the monitor.
         self._model, self._processes, self._optimizer = ref(model), processes, optimizer
+        if optimizer is not None and not processes.sharded and not _moves(optimizer, model):
+            _LOG.warning(
+                "the optimizer that the monitor was given holds none of the model's parameters: is it another model's?"
+            )
         places, groups = _found(model)
         self.places, self.groups = _names(places), _names(groups)
         self.attendance = Attendance()
@@ -134,6 +138,11 @@ class Signals:
             new,
             step,
         )
+
+
+def _moves(optimizer: Optimizer, model: nn.Module) -> bool:
+    held = set(map(id, unwrap(model).parameters()))
+    return any(id(parameter) in held for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _found(model: nn.Module) -> tuple[tuple[Place, ...], tuple[Group, ...]]:

@@ -211,6 +211,12 @@ def test_gradients_are_read_before_the_loop_clears_them(net: Net) -> None:
     signals.close()
 
 
+def test_the_optimizer_of_another_model_is_noticed_at_once(net: Net, caplog: pytest.LogCaptureFixture) -> None:
+    for owner, times in ((net, 0), (Net(), 1)):
+        Signals(net, Processes(net), torch.optim.SGD(owner.parameters(), lr=0.1)).close()
+        assert caplog.text.count("holds none of the model's parameters") == times
+
+
 @pytest.mark.parametrize("memory", ["contiguous", "channels last", "with gaps"])
 def test_the_update_of_a_step_of_sgd_is_the_rate_times_the_gradient(memory: str) -> None:
     torch.manual_seed(0)
