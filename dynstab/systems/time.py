@@ -109,8 +109,14 @@ def find_recurrence(
     """The recurrence that a module is or holds.
 
     Raises:
-        InputError: no input, or nothing that the module takes comes back as a state.
+        InputError: no input, a script, or nothing that the module takes comes back as a state.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            "a script keeps its layers and steps from Python",
+            expected="the module that it was made of",
+            remedy="give that one, e.g. by a factory in a file of Python; --system depth reads some scripts as they are",
+        )
     bound, name = Bound(module, dtype, device), type(module).__name__
     args = tuple(bound.cast(each) if isinstance(each, Tensor) else each for each in args)
     kwargs = {key: bound.cast(each) if isinstance(each, Tensor) else each for key, each in kwargs.items()}

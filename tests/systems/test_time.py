@@ -513,6 +513,12 @@ def test_a_script_without_a_single_forward_can_be_asked_whether_it_steps() -> No
     assert not is_recurrent(torch.jit.script(nn.LSTM(F, H)), (), {})
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM(F, H), nn.GRU(F, H)])
+def test_a_script_is_refused_with_a_way_on(layer: nn.Module) -> None:
+    with pytest.raises(InputError, match="script.*expected the module.*factory"):
+        time_system(torch.jit.script(layer), (torch.ones(T, B, F),))
+
+
 def test_a_step_that_forgets_its_state_is_no_recurrence() -> None:
     class Forgetting(nn.Module):
         def forward(self, state: Tensor) -> Tensor:
