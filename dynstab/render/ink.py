@@ -7,6 +7,7 @@ square brackets are never markup, and a stream that is not UTF-8 gets ASCII.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -25,6 +26,7 @@ _ASCII = str.maketrans(
 )  # fmt: skip
 
 LEAST_DETAIL = 4
+PLENTY = 12
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def printable(text: str) -> str:
 def shorten(name: str, width: int, ellipsis: str = "…") -> str:
     """`name` in at most `width` columns.
 
-    Of "model.layers.7 [norm + attention]" the last part of the path and the beginning of the
-    bracket remain, "…7 [norm + att…]"; of any other name the end, from a dot on where one is near.
+    Of "model.layers.7 [norm + attention]" the end of the path and the beginning of the bracket
+    remain, "…7 [norm + att…]", more of the path where the bracket still has plenty; of any other
+    name the end, from a dot on where one is near.
     """
     if cell_len(name) <= width:
         return name
@@ -88,10 +91,19 @@ def shorten(name: str, width: int, ellipsis: str = "…") -> str:
     if bracket and detail.endswith("]"):
         if cell_len(head + bracket + detail) <= width:
             return head + bracket + detail
-        room = width - cell_len(head + bracket + ellipsis + "]")
-        if room >= LEAST_DETAIL:
-            return head + bracket + set_cell_size(detail, room).rstrip() + ellipsis + "]"
+        for head in _ends(path, ellipsis):
+            room = width - cell_len(head + bracket + ellipsis + "]")
+            if room >= (PLENTY if "." in head else LEAST_DETAIL):
+                return head + bracket + set_cell_size(detail, room).rstrip() + ellipsis + "]"
     return _end(name, width, ellipsis)
+
+
+def _ends(path: str, ellipsis: str) -> Iterator[str]:
+    """The path, and it without its first parts: "a.b.7", "…b.7", "…7"."""
+    yield path
+    while "." in path:
+        path = path.partition(".")[2]
+        yield ellipsis + path
 
 
 def _end(name: str, width: int, ellipsis: str) -> str:

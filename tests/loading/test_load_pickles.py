@@ -207,6 +207,12 @@ def test_a_checkpoint_that_holds_a_module_gives_the_module(tmp_path):
     assert "ema_model" in loaded.notes[0]
 
 
+def test_a_checkpoint_of_several_modules_asks_for_one(tmp_path):
+    torch.save({"net": nn.Linear(2, 2), "ema": nn.Linear(2, 2)}, tmp_path / "c.pt")
+    with pytest.raises(LoadError, match="holds 2 modules: 'net', 'ema'; expected one; save the one"):
+        load(tmp_path / "c.pt")
+
+
 def test_a_legacy_module_asks_to_be_saved_again(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -39,6 +39,8 @@ def _printed(report: Report, *, encoding: str = "utf-8", **options: object) -> s
         ("a.b.layers.7 [norm + attention]", 21, "…7 [norm + attention]"),
         ("a.b.layers.7 [norm + attention]", 16, "…7 [norm + att…]"),
         ("a.b.layers.7 [norm + attention]", 6, "…tion]"),
+        ("layer1.0 [conv1 + bn1 + conv2 + bn2]", 28, "layer1.0 [conv1 + bn1 + co…]"),
+        ("layer1.0 [conv1 + bn1 + conv2 + bn2]", 20, "…0 [conv1 + bn1 +…]"),
         ("a_very_long_name_without_a_dot", 10, "…out_a_dot"),
         ("encoder.stages.3.blocks.11.conv", 20, "…3.blocks.11.conv"),
         ("漢字.漢字.漢字", 9, "…漢字"),

@@ -42,6 +42,13 @@ class PickledLoader(Loader):
                 notes=notes,
             )
         tensors = find_weights(value)
+        several = _modules_in(value)
+        if tensors is None and several:
+            raise LoadError(
+                f"{match.source} holds {len(several)} modules: {', '.join(map(repr, several[:8]))}",
+                expected="one",
+                remedy="save the one to analyze alone, torch.save(checkpoint[NAME], file)",
+            )
         if tensors is None:
             raise LoadError(
                 f"{match.source} holds neither a module nor named weights: {_summary(value)}",
@@ -55,10 +62,15 @@ def _find_module(value: Any) -> tuple[nn.Module | None, str]:
     if isinstance(value, nn.Module):
         return value, ""
     if isinstance(value, Mapping):
-        names = [name for name, each in value.items() if isinstance(each, nn.Module)]
+        names = _modules_in(value)
         if len(names) == 1:
             return value[names[0]], f"the module is the entry {names[0]!r} of the checkpoint"
     return None, ""
+
+
+def _modules_in(value: Any) -> list[Any]:
+    """The keys of a checkpoint under which it holds a module."""
+    return [name for name, each in value.items() if isinstance(each, nn.Module)] if isinstance(value, Mapping) else []
 
 
 def _summary(value: Any) -> str:
