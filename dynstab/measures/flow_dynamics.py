@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -161,10 +162,11 @@ def _adjoint_gap(trajectory: FlowTrajectory) -> Estimate:
         return Estimate.unmeasured(trajectory.gradients)
     adjoint, through = (_flat(tuple(gradients)) for gradients in trajectory.gradients)
     size = float(through.norm())
-    if size == 0:
-        return Estimate.unmeasured("the gradient through the solver is zero")
+    if size == 0 or not isfinite(size):
+        return Estimate.unmeasured(f"the gradient through the solver is {'not finite' if size else 'zero'}")
+    gap = float((adjoint - through).norm()) / size
     method = "odeint_adjoint against autograd through the solver, random linear form of the last state"
-    return Estimate(value=float((adjoint - through).norm()) / size, method=method, label=Label.ESTIMATE)
+    return Estimate(value=gap if isfinite(gap) else inf, method=method, label=Label.ESTIMATE)
 
 
 def _flat(tensors: Tensors) -> Tensor:

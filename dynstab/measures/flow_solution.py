@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf, isfinite
 
 import torch
 
@@ -29,7 +30,10 @@ def solution_error(problem: Problem, solution: Solution) -> Estimate:
 
 
 def reversal_error(problem: Problem, solution: Solution) -> Estimate:
-    """|x_0 recovered - x_0| / |x_0| (the difference itself where x_0 is zero), by the same solver run backwards."""
+    """|x_0 recovered - x_0| / |x_0| (the difference itself where x_0 is zero), by the same solver run backwards.
+
+    Infinite where fixed steps back leave the numbers.
+    """
     if problem.adaptive:
         back = solve(replace(problem, initial=solution.last, start=solution.reached, end=problem.start), most=_MOST)
         if back.outcome != CONVERGED:
@@ -39,7 +43,11 @@ def reversal_error(problem: Problem, solution: Solution) -> Estimate:
         found = _walked_back(problem, solution)
     size = _norm(problem.initial)
     value = _distance(found, problem.initial) / (size if size > 0 else 1.0)
-    return Estimate(value=value, method=f"{problem.solver} run backwards from the last state", label=Label.ESTIMATE)
+    return Estimate(
+        value=value if isfinite(value) else inf,
+        method=f"{problem.solver} run backwards from the last state",
+        label=Label.ESTIMATE,
+    )
 
 
 @torch.no_grad()

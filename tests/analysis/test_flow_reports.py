@@ -208,3 +208,36 @@ def test_the_report_says_that_a_stiff_decay_was_not_followed_and_why_steps_back_
     coarse = dynstab.analyze(Linear(torch.tensor([[0.0, 3.0], [-3.0, 0.0]]), method="euler"), torch.ones(1, 2))
     (back,) = (flag for flag in coarse.flags if flag.code == "DS615")
     assert "information was lost" not in back.message and back.advice[1].startswith("Take smaller steps")
+
+
+def test_a_way_back_that_leaves_the_numbers_is_infinite_and_told(tmp_path: Path) -> None:
+    class Lorenz(nn.Module):
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            a, b, c = x.unbind(-1)
+            return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], dim=-1)
+
+    class Solved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.field = Lorenz()
+
+        def forward(self, x: Tensor) -> Tensor:
+            times = torch.tensor([0.0, 5.0])
+            how = {"method": "rk4", "options": {"step_size": 0.02}, "adjoint_params": ()}
+            return torchdiffeq.odeint_adjoint(self.field, x, times, **how)[-1]
+
+    report = dynstab.analyze(Solved(), torch.tensor([[1.0, 1.0, 20.0]]), config=QUICK)
+    flow = report.measurements.flow
+    assert flow is not None
+    assert flow.outcome == "converged" and flow.reversal_error.value == torch.inf
+    said = {flag.code: flag.message for flag in report.flags}
+    assert "infinity or NaN" in said["DS615"] and "infinite or NaN" in said["DS614"]
+    report.save(tmp_path / "report.json")
+    loaded = Report.load(tmp_path / "report.json")
+    assert loaded.measurements.flow == flow and codes(loaded) == codes(report)
+
+
+def test_a_decay_that_steps_follow_with_ease_is_not_called_stiff() -> None:
+    matrix = torch.diag(torch.tensor([-400.0, -1.0]))
+    fine = Linear(matrix, end=1.0, steps=1000, method="rk4")
+    assert "DS613" not in codes(dynstab.analyze(fine, torch.randn(4, 2), config=QUICK))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from dynstab.core.flag import Severity
 from dynstab.diagnostics.case import Case
-from dynstab.diagnostics.facts import Facts, finite
+from dynstab.diagnostics.facts import Facts
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import ADJOINT_GAP, WRONG_GRADIENT
 from dynstab.diagnostics.words import share
@@ -14,8 +15,8 @@ from dynstab.diagnostics.words import share
 
 def find(facts: Facts) -> Iterator[Finding]:
     flow = facts.measurements.flow
-    gap = finite(flow.adjoint_gap) if flow else None
-    if flow is None or gap is None or gap <= ADJOINT_GAP or not flow.adjoint:
+    gap = flow.adjoint_gap.value if flow else None
+    if flow is None or gap is None or not gap > ADJOINT_GAP or not flow.adjoint:
         return
     yield Finding(
         measure="flow.adjoint_gap",
@@ -23,8 +24,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         threshold=ADJOINT_GAP,
         where=flow.source,
         severity=Severity.ERROR if gap > WRONG_GRADIENT else None,
-        message=f"The adjoint's gradient is off by {share(gap)} the size of the gradient through the solver: "
-        f"training follows another slope than that of the loss it computes.",
+        message=f"The adjoint's gradient {_off(gap)}: training follows another slope than that of its loss.",
         evidence={"reversal_error": flow.reversal_error.value, "rtol": flow.rtol, "atol": flow.atol},
         advice=(
             "Tighten adjoint_rtol and adjoint_atol (or rtol and atol) until the gap is small.",
@@ -32,6 +32,12 @@ def find(facts: Facts) -> Iterator[Finding]:
             "With a fixed step, halve it: the gap falls with the solver's order.",
         ),
     )
+
+
+def _off(gap: float) -> str:
+    if gap == inf:
+        return "is infinite or NaN, where the gradient through the solver is finite"
+    return f"is off by {share(gap)} the size of the gradient through the solver"
 
 
 RULE = Rule(
@@ -67,7 +73,7 @@ RULE = Rule(
         ),
     ),
     find=find,
-    fires_on=(Case(flow={"adjoint_gap": 0.08}), Case(flow={"adjoint_gap": 0.9})),
+    fires_on=(Case(flow={"adjoint_gap": 0.08}), Case(flow={"adjoint_gap": 0.9}), Case(flow={"adjoint_gap": inf})),
     silent_on=(
         Case(),
         Case(flow={"adjoint_gap": 0.001}),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from dynstab.core.flag import Severity
 from dynstab.diagnostics.case import Case
-from dynstab.diagnostics.facts import Facts, finite
+from dynstab.diagnostics.facts import Facts
 from dynstab.diagnostics.rule import Finding, Rule, document
 from dynstab.diagnostics.thresholds import SOLUTION_ERROR
 from dynstab.diagnostics.words import number, share
@@ -14,8 +15,8 @@ from dynstab.diagnostics.words import number, share
 
 def find(facts: Facts) -> Iterator[Finding]:
     flow = facts.measurements.flow
-    error = finite(flow.reversal_error) if flow else None
-    if flow is None or error is None or error <= SOLUTION_ERROR:
+    error = flow.reversal_error.value if flow else None
+    if flow is None or error is None or not error > SOLUTION_ERROR:
         return
     relies = " The adjoint equation runs along that way back." if flow.adjoint else ""
     lost = (
@@ -23,6 +24,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         if flow.adaptive
         else "steps back undo steps forward only as far as both are accurate"
     )
+    missed = "leads to infinity or NaN" if error == inf else f"misses the first one by {share(error)} its size"
     smaller = "Tighten the tolerance" if flow.adaptive else "Take smaller steps"
     yield Finding(
         measure="flow.reversal_error",
@@ -30,8 +32,7 @@ def find(facts: Facts) -> Iterator[Finding]:
         threshold=SOLUTION_ERROR,
         where=f"t = {number(flow.end)} back to {number(flow.start)}",
         severity=None if flow.adjoint else Severity.INFO,
-        message=f"Running {flow.solver} back from the last state misses the first one by {share(error)} its "
-        f"size: {lost}.{relies}",
+        message=f"Running {flow.solver} back from the last state {missed}: {lost}.{relies}",
         evidence={"stiffness": flow.stiffness.value, "rtol": flow.rtol, "atol": flow.atol},
         advice=(
             "Backpropagate through the solver (odeint), or through stored checkpoints.",
@@ -73,6 +74,6 @@ RULE = Rule(
         ),
     ),
     find=find,
-    fires_on=(Case(flow={"reversal_error": 0.4}), Case(flow={"reversal_error": 3.0, "adjoint": False})),
+    fires_on=(Case(flow={"reversal_error": 0.4}), Case(flow={"reversal_error": inf, "adjoint": False})),
     silent_on=(Case(), Case(flow={"reversal_error": 1e-3}), Case(flow={"reversal_error": None})),
 )
