@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import isfinite, isnan
+from math import hypot, inf, isfinite, isnan
 
 import torch
 from torch import Tensor
@@ -56,13 +56,20 @@ def exponents_of(
         fields["kaplan_yorke_dimension"] = dimension.model_copy(update={"method": f"Kaplan-Yorke from {note}"})
     if full and survey.trajectory.whole is not None:
         total = found.logs.sum(dim=2).sum(dim=1) / sum(found.lengths)
-        fields["sum"] = summarise(result.with_values(total[:, None], found.errors.sum(dim=1, keepdim=True)), unit=_UNIT)
+        scatter = found.errors.sum(dim=1, keepdim=True)
+        fields["sum"] = _sum(summarise(result.with_values(total[:, None], scatter), unit=_UNIT), eps * first.cols**0.5)
     return fields
 
 
 def _with_error(estimate: Estimate, error: float) -> Estimate:
     known = isfinite(error) and not isnan(estimate.value or 0.0)
     return estimate.model_copy(update={"error": error if known else None})
+
+
+def _sum(estimate: Estimate, rounding: float) -> Estimate:
+    """With what rounding may do to it in a step; -inf is that for certain."""
+    lost = estimate.value == -inf
+    return _with_error(estimate, 0.0 if lost else hypot(estimate.error or 0.0, rounding))
 
 
 def _half_range(dimension_of: Callable[[Tensor], float], values: Tensor, errors: Tensor) -> float:

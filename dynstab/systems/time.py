@@ -115,7 +115,7 @@ def find_recurrence(
         raise InputError(
             "a script keeps its layers and steps from Python",
             expected="the module that it was made of",
-            remedy="give that one, e.g. by a factory in a file of Python; --system depth reads some scripts as they are",
+            remedy="give that one, e.g. by a factory in a file of Python; --system depth reads some scripts",
         )
     bound, name = Bound(module, dtype, device), type(module).__name__
     args = tuple(bound.cast(each) if isinstance(each, Tensor) else each for each in args)

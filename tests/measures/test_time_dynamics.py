@@ -243,6 +243,12 @@ def test_states_that_overflow_grew_until_then() -> None:
     assert found.size_growth.value == pytest.approx(math.log(3), abs=0.05)
 
 
+def test_the_sum_of_exponents_is_known_to_rounding_and_no_better() -> None:
+    total = measured(Map(lambda x: 1.001 * x), seeded(4, 3).float()).lyapunov.sum
+    assert total.value is not None and total.error is not None
+    assert abs(total.value - 3 * math.log(1.001)) < 2 * total.error < 1e-6
+
+
 def test_a_value_that_is_no_number_is_left_out_of_the_use_of_gates_and_said_to_be() -> None:
     sequence = seeded(30, 4, 2)
     sequence[20, 0, 0] = math.nan
