@@ -61,15 +61,12 @@ class Delivery:
     def deliver(self, report: Report) -> int:
         """Write the report everywhere it was asked for; the exit code.
 
-        Files come first: stdout may be closed or full, and they were asked for all the same.
+        Files come first: stdout may be closed or full, and they were asked for all the same. Where one cannot be
+        written, what was measured is shown before that is told.
         """
-        if self.json not in (None, "-"):
-            report.save(self.json)
-        if self.html is not None:
-            report.to_html(self.html, assets=self.assets)
-        if self.json == "-":
-            click.echo(report.to_json())
-        else:
+        try:
+            self._save(report)
+        finally:
             self._show(report)
         return self.code(report.flags)
 
@@ -77,10 +74,18 @@ class Delivery:
         """The exit code for these findings."""
         return FINDINGS if any(map(self._fails, flags)) else 0
 
+    def _save(self, report: Report) -> None:
+        if self.json not in (None, "-"):
+            report.save(self.json)
+        if self.html is not None:
+            report.to_html(self.html, assets=self.assets)
+
     def _show(self, report: Report) -> None:
         from dynstab.render import print_report, render
 
-        if self.format == "console":
+        if self.json == "-":
+            click.echo(report.to_json())
+        elif self.format == "console":
             print_report(report, output(), all_steps=self.all_steps)
         else:
             click.echo(render(report, self.format, **self._extras(report)).rstrip("\n"))
@@ -99,11 +104,13 @@ class Delivery:
 
 
 def require_folder(option: str, file: str | None) -> None:
-    """The folder of a file that an option names must be there before hours of work.
+    """The folder of a file that an option names must be there before hours of work, and no folder in its place.
 
     Raises:
         ConfigError: it is not.
     """
+    if file not in (None, "-") and Path(file).is_dir():
+        raise ConfigError(f"--{option} {file} is a folder", expected="a file")
     if file not in (None, "-") and not Path(file).parent.is_dir():
         got = f"there is no folder {Path(file).parent} for --{option} {file}"
         raise ConfigError(got, remedy="make it first")

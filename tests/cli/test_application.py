@@ -64,6 +64,21 @@ def test_warnings_of_other_libraries_show_with_debug_alone(
     assert shown == ["elsewhere"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_file_that_cannot_be_written_does_not_take_the_report_with_it(dynstab: Run, exploding_report: Path) -> None:
+    result = dynstab("render", exploding_report, "--json", "/dev/full")
+    assert result.exit_code == 2
+    assert "/dev/full cannot be written (No space left on device)" in result.stderr
+    assert "EXPLODING" in result.stdout
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(dynstab: Run, tmp_path: Path) -> None:
+    result = dynstab("analyze", "no-such-model.pt", "--html", tmp_path)
+    assert result.exit_code == 2
+    assert f"--html {tmp_path} is a folder; expected a file" in result.stderr
+
+
 @pytest.mark.process
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = [sys.executable, "-c", "import sys; from dynstab.cli import main; main()", "rule"]
