@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynstab.linear.runge_kutta import Tensors
-from dynstab.systems.flow_methods import FIXED
+from dynstab.systems.flow_methods import FIXED, is_known
 from dynstab.systems.flow_problem import Gradients
 from dynstab.systems.flow_watch import Seen, in_words
 
@@ -30,12 +30,24 @@ def gradients(seen: Seen) -> Gradients:
         )
     except (AssertionError, RuntimeError) as error:
         raise RuntimeError(f"the adjoint equation cannot be solved: {in_words(error)}") from error
-    # The first step would otherwise be chosen by the state, and carry a gradient of its own.
-    held = {} if seen.method in FIXED or seen.first is None else {"first_step": seen.first}
     try:
-        return by_adjoint, _gradient(seen, parameters, "odeint", {}, held)
+        return by_adjoint, _gradient(seen, parameters, "odeint", {}, _held(seen))
     except RuntimeError as error:
         raise RuntimeError(f"autograd cannot go through the solver: {in_words(error)}") from error
+
+
+def _held(seen: Seen) -> dict[str, Any]:
+    """Options by which the solver takes the steps of the trajectory, with no gradient of their own.
+
+    An adaptive solver lets its first step depend on the state, and passes the end and interpolates back to it.
+    """
+    if seen.method in FIXED or seen.first is None:
+        return {}
+    held: dict[str, Any] = {"first_step": seen.first}
+    if is_known(seen.method):
+        asked = _options(seen).get("step_t", ())
+        held["step_t"] = torch.cat([torch.as_tensor(asked).to(seen.times), seen.times[-1:]]).unique()
+    return held
 
 
 def _gradient(

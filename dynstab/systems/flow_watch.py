@@ -115,15 +115,18 @@ class Watch:
     """Solves in the order in which a model asked for them.
 
     Attributes:
-        visit: called in the midst of the run, once solve number `wanted` is done.
+        visit: called in the midst of the run, once solve number `wanted` is done; what it solves itself is no part of
+            the run.
     """
 
     wanted: int | None = None
     visit: Callable[[Seen], None] | None = None
     seen: list[Seen] = field(default_factory=list)
+    visiting: bool = False
 
     def solved(self, seen: Seen) -> None:
         if self.visit is not None and len(self.seen) - 1 == self.wanted:
+            self.visiting = True
             self.visit(seen)
             raise Enough
 
@@ -161,9 +164,9 @@ def _watched(name: str, solver: Any, watch: Watch) -> type:
             except (AssertionError, _TooLong) as error:  # torchdiffeq's ways of giving up, and ours
                 notes.failure = notes.reason(error)
                 watch.solved(notes)
-                if isinstance(error, _TooLong):
-                    raise Enough from error
-                raise
+                if not isinstance(error, _TooLong):
+                    raise
+                raise (RuntimeError(notes.failure) if watch.visiting else Enough()) from error
             notes.answer = answer[-1].detach()
             watch.solved(notes)
             return answer

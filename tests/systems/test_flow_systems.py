@@ -235,6 +235,34 @@ def test_a_complex_state_is_refused_in_one_sentence():
         flow_system(Turning(), (torch.randn(2, 3, dtype=F64),))
 
 
+@pytest.mark.parametrize("how", [{}, {"options": {"step_t": torch.tensor([0.3, 0.7])}}, {"back": True}])
+def test_kinks_at_a_loose_tolerance_leave_the_gradient_through_the_solver_that_of_the_steps(how: dict[str, Any]):
+    torch.manual_seed(0)
+    back = how.pop("back", False)
+    model = NeuralODE(times=(1.0, 0.0) if back else (0.0, 1.0), scale=4.0, rtol=1e-2, atol=1e-2, **how)
+    model.field.net[1] = nn.ReLU()
+    system = flow_system(model, (torch.randn(16, 2),))
+    check = next(each for each in system.checks if each.check == "product of the steps equals autograd")
+    assert check.passed and check.error < 1e-4, check
+
+
+def test_an_interpolant_that_is_coarser_than_the_solvers_steps_is_no_other_capture():
+    checks = flow_system(NeuralODE(method="dopri8").double(), (torch.randn(4, 2, dtype=F64),)).checks
+    assert len(checks) == 3 and all(check.passed for check in checks), checks
+
+
+def test_an_adjoint_that_takes_too_many_steps_leaves_the_forward_solution(monkeypatch: pytest.MonkeyPatch):
+    model = NeuralODE(method="adaptive_heun", rtol=1e-4, atol=1e-5).double()
+    x = torch.randn(4, 2, dtype=F64)
+    attempts = flow_system(model, (x,)).trajectory.solution
+    monkeypatch.setattr("dynstab.systems.flow_watch.MOST_ATTEMPTS", len(attempts.steps) + attempts.rejected + 1)
+    model.how |= {"adjoint_rtol": 1e-9, "adjoint_atol": 1e-9}
+    model.solver = torchdiffeq.odeint_adjoint
+    system = flow_system(model, (x,))
+    assert len(system.trajectory.steps) == len(attempts.steps)
+    assert isinstance(system.trajectory.gradients, str) and "not enough" in system.trajectory.gradients
+
+
 def test_more_steps_than_can_be_looked_at_are_taken_several_at_a_time():
     model = Linear(method="euler", options={"step_size": 0.005})
     trajectory, checks = found(model, torch.randn(2, 3, dtype=F64))
