@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import dynstab
+from dynstab.capture.isolate import random_states_kept
 from dynstab.core.config import Config
 from dynstab.core.errors import ConfigError, StateError
 from dynstab.core.inspection import Inspection
@@ -28,6 +29,7 @@ from dynstab.systems.trajectory import System, Trajectory
 from dynstab.target import Target, target_of
 
 
+@random_states_kept()
 def analyze(
     model: nn.Module | LoadedModel,
     inputs: Any = None,
@@ -79,6 +81,7 @@ def analyze(
     )
 
 
+@random_states_kept()
 def inspect(model: nn.Module | LoadedModel, inputs: Any = None, *, config: Config | None = None) -> Inspection:
     """The states and steps that `analyze` would measure, and an estimate of what that costs.
 

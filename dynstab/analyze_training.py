@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import dynstab
+from dynstab.capture.isolate import random_states_kept
 from dynstab.core.config import Config
 from dynstab.core.measurements import Lyapunov
 from dynstab.core.report import Check, ModelInfo, Provenance, Report
@@ -26,6 +27,7 @@ from dynstab.systems.verify import check_adjoint
 from dynstab.target import dtype_name
 
 
+@random_states_kept()
 def analyze_training(
     model: nn.Module, loss: Loss, optimizer: Optimizer, *, steps: int = 8, config: Config | None = None
 ) -> Report:

@@ -45,6 +45,19 @@ def _differs(now: Any, then: Any) -> bool:
 
 
 @contextmanager
+def random_states_kept() -> Iterator[None]:
+    """The random states of torch, Python and NumPy are put back, whatever the body draws."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numbers = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(numbers)
+
+
+@contextmanager
 def isolated(module: nn.Module, *, training: bool = False) -> Iterator[None]:
     """Run the body with `module` in eval mode (or as it is, with `training`) and put everything back.
 
@@ -54,17 +67,13 @@ def isolated(module: nn.Module, *, training: bool = False) -> Iterator[None]:
     """
     saved = [_Snapshot(submodule) for submodule in module.modules()]
     buffers: list[tuple[Tensor, Tensor]] = [(b, b.detach().clone()) for b in module.buffers()]
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    python, numbers = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=devices):
+    with random_states_kept():
         try:
             if not training:
                 for snapshot in saved:
                     snapshot.module.training = False
             yield
         finally:
-            random.setstate(python)
-            numpy.random.set_state(numbers)
             for snapshot in saved:
                 snapshot.restore()
             with torch.no_grad():

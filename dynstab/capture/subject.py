@@ -139,7 +139,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device | None
 def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], count: int) -> tuple[str, ...]:
     try:
         order = list(inspect.signature(module.forward).parameters)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):  # a script whose forward is overloaded has none by that name
         order = []
     named = [(order[i] if i < len(order) else f"input {i}", value) for i, value in enumerate(args)]
     names = [

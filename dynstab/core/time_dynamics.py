@@ -5,6 +5,9 @@ from __future__ import annotations
 from dynstab.core.estimate import Estimate
 from dynstab.core.frozen import Frozen
 
+ON_A_CYCLE = "settled on a cycle of period"
+"""How the outcome of states begins that return after some steps, as their neighbours do."""
+
 _NONE = Estimate.unmeasured("not measured")
 
 

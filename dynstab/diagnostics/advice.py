@@ -38,6 +38,15 @@ def against_growth(facts: Facts, reading: Reading) -> tuple[str, ...]:
             f"Multiply the recurrent weights by {shrink}, or start them orthogonal.",
             "Use a gated cell (GRU, LSTM) or truncate backpropagation through time.",
         ),
+        "map": (
+            "Take gradients through a few steps at a time: they grow as errors of a prediction do.",
+            "If the map is not meant to be chaotic, look for the parameter that makes its slope exceed 1.",
+        ),
+        "flow": (
+            "Bound the field: a tanh or a spectral norm on its last layer, or weight decay while it trains.",
+            "Shorten the interval: what grows is a rate times a time.",
+            "Take smaller steps where the solver grows and the field does not.",
+        ),
         "plain": (
             f"Multiply the initial weights of each layer by {shrink}, that is, divide their gain by exp(rate).",
             "Initialise for the nonlinearity: He for ReLU, orthogonal with gain 1 for tanh.",
@@ -66,6 +75,11 @@ def against_decay(facts: Facts, reading: Reading) -> tuple[str, ...]:
         "recurrent": (
             "Use a gated cell, with a forget bias of 1 or more.",
             f"Multiply the recurrent weights by {grow}, or start them orthogonal.",
+        ),
+        "map": ("Take gradients through a few steps at a time: a map that contracts forgets where it began.",),
+        "flow": (
+            "Shorten the interval: what decays is a rate times a time.",
+            "Bound how fast the field contracts: weight decay, or an antisymmetric linear part.",
         ),
         "plain": (
             f"Multiply the initial weights of each layer by {grow}, that is, divide their gain by exp(rate).",

@@ -10,12 +10,12 @@ from typing import Literal
 from dynstab.core.estimate import CONVERGED, Estimate, Label
 from dynstab.core.measurements import Measurements, StateMeasurement, StepMeasurement
 from dynstab.core.report import Check, ModelInfo, Report, StepInfo, SystemInfo
-from dynstab.core.time_dynamics import FixedPoint
+from dynstab.core.time_dynamics import ON_A_CYCLE, FixedPoint
 from dynstab.diagnostics.thresholds import RANGES, Range
 
 _OF_DERIVATIVES = ("output depends on the source", "product of the steps equals autograd", "adjoint identity")
 
-Architecture = Literal["transformer", "residual", "recurrent", "plain"]
+Architecture = Literal["transformer", "residual", "recurrent", "map", "flow", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,16 @@ class Facts:
         return self.measurements.time.fixed_point if self.measurements.time else None
 
     @property
+    def cycle(self) -> str:
+        """In words, the attracting cycle on which the states of all inputs settle; empty where they do not."""
+        outcome = self.measurements.time.outcome if self.measurements.time else ""
+        return outcome if outcome.startswith(ON_A_CYCLE) else ""
+
+    @property
     def attracted(self) -> bool:
-        """The states rest at a fixed point that attracts: there gradients shrink because the iteration converges."""
+        """The states come to rest, or to a cycle, that attracts: there gradients shrink because they converge."""
+        if self.cycle:
+            return True
         radius = self.rest.spectral_radius if self.rest else None
         bound = at_most(radius) if radius else None
         return bound is not None and bound < 1
@@ -121,7 +129,9 @@ class Facts:
     def architecture(self) -> Architecture:
         """The family of network that advice is chosen for."""
         if self.system.kind == "time":
-            return "recurrent"
+            return "recurrent" if self.model.parameters else "map"
+        if self.system.kind == "flow":
+            return "flow"
         residual = sum(step.kind == "residual" for step in self.system.steps)
         if 2 * residual < max(self.depth, 1):
             return "plain"

@@ -35,6 +35,8 @@ def judge(facts: Facts) -> Judgement:
         return obstacle
     if facts.rest is not None and facts.attracted:
         return _at_rest(facts.rest)
+    if facts.cycle:
+        return Judgement(kind="stable", reason=f"The states {facts.cycle}, which attracts: small deviations die out.")
     if facts.measurements.training is not None:
         return _of_training(facts, facts.measurements.training)
     gradient, signal = gradient_reading(facts), signal_reading(facts)

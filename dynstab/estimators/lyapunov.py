@@ -17,14 +17,14 @@ from dynstab.estimators.separate_rows import check_rows
 from dynstab.estimators.spectrum import LyapunovSpectrum
 from dynstab.estimators.stepped_orbit import SteppedOrbit
 
-_DT, _METHOD = 0.01, "rk4"
+_STEPS, _DT, _METHOD = 1000, 0.01, "rk4"
 
 
 def lyapunov_spectrum(
     step: Callable[..., Any],
     state: Any,
     *,
-    steps: int = 1000,
+    steps: int = _STEPS,
     k: int | None = None,
     discard: float = 0,
     seed: int = 0,
@@ -83,7 +83,7 @@ def lyapunov_spectra(
     step: Callable[..., Any],
     states: Any,
     *,
-    steps: int = 1000,
+    steps: int = _STEPS,
     k: int | None = None,
     discard: float = 0,
     seed: int = 0,
@@ -156,6 +156,8 @@ def _orbit(
         if not isinstance(discard, (int, float)) or discard % 1 != 0 or discard < 0:
             raise ConfigError(f"discard={discard!r}", expected="a whole number of steps, 0 or more")
         return MapOrbit(step, state, samples=samples), steps, int(discard)
+    if steps != _STEPS:
+        raise ConfigError(f"steps={steps!r} with time={time!r}", expected="one of them", remedy="dt sets their length")
     if not all(isinstance(each, (int, float)) for each in (time, dt)) or not 0 < dt <= time < float("inf"):
         raise ConfigError(f"time={time!r}, dt={dt!r}", expected="0 < dt <= time, both finite")
     if not isinstance(discard, (int, float)) or not 0 <= discard < float("inf"):

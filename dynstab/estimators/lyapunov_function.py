@@ -209,6 +209,6 @@ def _unfound(
 
 def _shown(estimate: Estimate) -> str:
     if estimate.value is None:
-        return "-"
+        return f"- ({estimate.outcome})"
     doubt = "" if estimate.error is None or estimate.error in (0.0, nan, inf) else f" ± {estimate.error:.1g}"
     return f"{estimate.value:.6g}{doubt} ({estimate.label})"

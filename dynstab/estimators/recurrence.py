@@ -8,6 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from dynstab.core.time_dynamics import ON_A_CYCLE
 from dynstab.estimators.sizes import SizeWatch
 
 _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
@@ -147,7 +148,7 @@ class Recurrence:
             return f"{what}: rounding closed the orbit; use more precision or another start"
         # A last digit that flickers around a fixed point is no cycle of the map.
         if period > 1 and not self._stands_still(row):
-            return f"settled on a cycle of period {period}"
+            return f"{ON_A_CYCLE} {period}"
         return "collapsed to a fixed point" if leading < -_NEUTRAL else "rests at a neutral fixed point"
 
     def never_finite(self, row: int = 0) -> str | None:

@@ -55,7 +55,7 @@ def _titled(path: str, nodes: Iterable[fx.Node]) -> str:
 
 def _joined(names: list[str]) -> str:
     shown = names if len(names) <= _SHOWN else [*names[: _SHOWN - 1], "…", names[-1]]
-    return " + ".join(shown).replace("+ … +", "+ … ")
+    return " + ".join(shown).replace("+ … +", "+ …")
 
 
 def _within(path: str, prefix: str) -> bool:

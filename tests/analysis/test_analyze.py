@@ -87,6 +87,31 @@ def test_the_model_comes_back_as_it_was() -> None:
     assert all(module.training for module in model.modules())
 
 
+class Noisy(nn.Module):
+    """Draws at every call, in eval mode too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x + 0.1 * torch.randn_like(x)
+
+
+@pytest.mark.parametrize("system", ["depth", "time"])
+def test_random_states_are_kept_around_a_forward_that_draws(system: Any) -> None:
+    model, x = nn.Sequential(nn.Linear(3, 3), Noisy()) if system == "depth" else Noisy(), torch.randn(4, 3)
+    random = torch.get_rng_state()
+    dynstab.analyze(model, x, config=dynstab.Config(effort="quick", system=system))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_attracting_cycle_is_stable() -> None:
+    class Logistic(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 3.2 * x * (1 - x)
+
+    report = dynstab.analyze(Logistic(), torch.tensor([0.3]), config=dynstab.Config(effort="quick", system="time"))
+    assert report.verdict.kind == "stable" and "cycle of period 2" in report.verdict.summary
+    assert not {"vanishing-gradient", "exploding-gradient"} & {flag.name for flag in report.flags}
+
+
 def test_batch_norms_without_statistics_are_named() -> None:
     fresh, seen = mlp(), mlp().train()
     seen(torch.randn(8, 12))

@@ -34,3 +34,12 @@ def test_a_recurrence_with_gates_is_advised_to_open_those_that_keep_its_state(
 ) -> None:
     told = advice(*gates)
     assert named in told and unnamed not in told and "or use a cell with gates" not in told.lower()
+
+
+@pytest.mark.parametrize("rate", [0.4, -0.4])
+def test_a_flow_is_advised_about_its_field_and_interval_and_not_about_layers(rate: float) -> None:
+    (flag,) = matching_rules("DS101" if rate > 0 else "DS102")[0].check(
+        Case(time="flow", kind="plain", gradient_rate=rate).facts()
+    )
+    told = " ".join(flag.advice)
+    assert "Shorten the interval" in told and "skip connections" not in told

@@ -182,3 +182,8 @@ def test_a_step_that_writes_into_its_state_is_refused_and_the_users_state_stays_
 def test_a_state_that_is_none_is_refused_with_a_way_on(state: Any, remedy: str) -> None:
     with pytest.raises(InputError, match=remedy):
         dynstab.lyapunov_spectrum(lambda s: s, state)
+
+
+def test_steps_and_time_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one of them.*dt"):
+        dynstab.lyapunov_spectrum(lambda t, x: -x, start(1.0), time=1.0, steps=4)

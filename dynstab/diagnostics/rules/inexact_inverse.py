@@ -63,6 +63,8 @@ RULE = Rule(
         ),
     ),
     find=find,
+    # A recurrence is not run back: its states are stored.
+    silent_in=("time",),
     fires_on=(Case(structure={"reconstruction": 0.3}), Case(structure={"reconstruction": float("inf")})),
     silent_on=(Case(), Case(structure={"reconstruction": 1e-6})),
 )

@@ -96,7 +96,7 @@ def exponents(report: Report, ink: Ink, notes: Footnotes) -> Page:
 def _extent(report: Report) -> str:
     """Over which steps: those of a long sequence are not all looked at one by one."""
     steps, time = len(report.system.steps), report.measurements.time
-    if time is None or time.steps + time.discarded == steps:
+    if time is None or time.steps == steps:
         return f"over {plural(steps, 'step')}"
     return f"QR over {plural(time.steps, 'step')}, the others over the {steps} looked at one by one"
 
