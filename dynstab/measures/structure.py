@@ -49,16 +49,18 @@ class _Screen:
     """What was seen of one span: the defects by name, and the coupling that it may be.
 
     `confirmed` by a finite move, the coupling knows its way back, even in a network that is not read as one of them.
+    `shifts_halves`: the state's own two halves are seen to shift in turn, whatever the coupling says.
     """
 
     span: Span
     coupling: Seen | None = None
     confirmed: bool = False
+    shifts_halves: bool = False
     found: dict[PropertyName, Result] = field(default_factory=dict)
 
     def goes_back_as(self, read: PropertyName) -> bool:
-        """Whether by its own coupling: where the network is read so, or where it has no halves to shift in turn."""
-        return self.confirmed and (read == "coupling" or self.span.halves is None)
+        """Whether by its own coupling: where the network is read so, or the state has no halves that shift in turn."""
+        return self.confirmed and (read == "coupling" or not self.shifts_halves)
 
     def keeps(self, name: PropertyName) -> bool | None:
         result = self.found.get(name)
@@ -112,6 +114,7 @@ def _screened(survey: Survey, span: Span, probes: Probes) -> _Screen:
         screen.found["antisymmetric field"] = scaled if is_kept(scaled) else screen.found["antisymmetric field"]
     seen = screen.coupling = see_coupling(survey, span)
     coupling = None if seen is None else seen.defect(_closer(survey, span))
+    screen.shifts_halves = "reversible" in screen.found and is_kept(screen.found["reversible"])
     if coupling is not None:
         screen.found["coupling"], screen.confirmed = coupling, is_kept(coupling)
         if seen is not None and seen.shifts and screen.confirmed:
