@@ -19,7 +19,6 @@ from dynstab.estimators.stepped_orbit import SteppedOrbit
 _MANY = 64  # tangents from which factorisations take as long as the steps
 _REACH = 0.6  # for so many: the smallest R_ii is known to a relative 1e-4 then, and a third of the time is saved
 _LONGEST_STRETCH = 10  # steps compiled into one
-_TURNS = 20  # steps in which a tangent at rest turns into the leading direction
 _EPS = 4  # by which rounding may move an exponent, in a step
 _SETTLED = 3  # factorisations after which an interval means something
 
@@ -181,6 +180,7 @@ def _spectrum(
     else:
         method += "; R factors exceed the memory limit, not kept"
     broken = f"{NON_FINITE} tangents" if bool(qr.isnan().any()) else None
+    became = watch.outcome(float(qr[0]), row, linearised=orbit.linearised)
     return LyapunovSpectrum(
         qr=qr,
         errors=errors,
@@ -191,28 +191,13 @@ def _spectrum(
         entropy=expansion_sum(qr) if full or float(qr[-1]) <= 0 else torch.nan,
         state=watch.last(row).reshape(orbit.shape),
         steps=propagator.steps,
-        outcome=broken
-        or "; ".join(
-            filter(None, (watch.outcome(float(qr[0]), row, rate_at_rest=lambda: _rate_at_rest(orbit, row)), coarse))
-        )
-        or CONVERGED,
+        outcome=broken or "; ".join(filter(None, (became, coarse))) or CONVERGED,
         products=found.products,
         method=method,
         unit=orbit.unit,
         propagator=propagator,
         row=row,
     )
-
-
-def _rate_at_rest(orbit: SteppedOrbit, row: int) -> float:
-    """ln of what becomes of a tangent in one more step, once it has turned into the leading direction."""
-    tangent = random_frame(1, orbit.layout.size, 1, seed=0, dtype=orbit.state.dtype, device=orbit.state.device)
-    columns, growth = tangent.expand(orbit.samples, -1, -1), torch.zeros(())
-    for _ in range(_TURNS):
-        columns = orbit.linearised().matmat(columns)
-        growth = columns[row].norm()
-        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
-    return float(growth.log())
 
 
 def _diverged(orbit: SteppedOrbit, watch: Recurrence, walk: FrameWalk, row: int) -> LyapunovSpectrum:

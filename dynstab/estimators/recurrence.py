@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, log
 
 import torch
 from torch import Tensor
 
 from dynstab.core.time_dynamics import ON_A_CYCLE
+from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.sizes import SizeWatch
+from dynstab.linear.operator import LinearOperator
 
 _NEUTRAL = 1e-6  # nat per step: rounding over a long orbit stays below
+_TURNS = 20  # steps in which a tangent at rest turns into the leading direction
 _FLICKER = 32  # eps, by which the last digits of a state on a cycle go on changing
 
 
@@ -124,12 +127,14 @@ class Recurrence:
         """The last state of a trajectory, as a vector; the one that is not finite where it diverged."""
         return self._fallen.get(row, self._last[row])
 
-    def outcome(self, leading: float, row: int = 0, *, rate_at_rest: Callable[[], float] | None = None) -> str | None:
+    def outcome(
+        self, leading: float, row: int = 0, *, linearised: Callable[[], LinearOperator] | None = None
+    ) -> str | None:
         """What became of a trajectory, in words; None where nothing is to be said.
 
         Args:
-            leading: its leading exponent. rate_at_rest: the one of the last step alone. It is asked for where
-                every tangent is lost on the way (at a kink) and the exponents tell nothing of where the state rests.
+            leading: its leading exponent. linearised: the Jacobian of one more step. It is asked for where every
+                tangent is lost on the way (at a kink) and the exponents tell nothing of where the state rests.
         """
         dtype = str(self._last.dtype).removeprefix("torch.")
         diverged, period = int(self.diverged[row]), int(self.period[row])
@@ -141,8 +146,8 @@ class Recurrence:
             return "grows without bound"
         if not period:
             return "collapsed to a fixed point" if leading < 0 and self._stands_still(row) else None
-        if period == 1 and leading == -inf and rate_at_rest is not None:
-            leading = rate_at_rest()
+        if period == 1 and leading == -inf and linearised is not None:
+            leading = _rate_at_rest(linearised, row)
         if leading > _NEUTRAL:
             what = "an unstable fixed point" if period == 1 else f"a {dtype} cycle of period {period}"
             return f"{what}: rounding closed the orbit; use more precision or another start"
@@ -159,3 +164,15 @@ class Recurrence:
         first, before, last = (state[row].double() for state in (self._first, self._before, self._last))
         size = max(float(first.norm()), float(last.norm()))
         return float((last - before).norm()) <= 1e3 * torch.finfo(self._last.dtype).eps * size
+
+
+def _rate_at_rest(linearised: Callable[[], LinearOperator], row: int) -> float:
+    """ln of what becomes of a tangent in one more step, once it has turned into the leading direction."""
+    operator, growth = linearised(), 0.0
+    columns = random_frame(operator.samples, operator.cols, 1, seed=0, dtype=operator.dtype, device=operator.device)
+    for _ in range(_TURNS):
+        columns = operator.matmat(columns)
+        growth = float(columns[row].norm())
+        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
+        operator = linearised()
+    return log(growth) if growth > 0 else -inf

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-from math import inf, log
-
 import torch
 from torch import Tensor
 
 from dynstab.core.estimate import CONVERGED, Estimate
-from dynstab.estimators.orthogonal import random_frame
 from dynstab.estimators.recurrence import Recurrence
 from dynstab.systems.trajectory import Trajectory
-
-_TURNS = 20  # steps in which a tangent at rest turns into the leading direction
 
 
 def columns_of(whole: Trajectory) -> list[Tensor]:
@@ -27,7 +21,7 @@ def outcome_of(columns: list[Tensor], leading: Tensor, whole: Trajectory) -> str
     for state in columns[1:]:
         watch.see(state)
     told = [
-        watch.outcome(value, row, rate_at_rest=partial(_rate_at_rest, whole, row))
+        watch.outcome(value, row, linearised=lambda: whole.steps[-1].jacobian)
         for row, value in enumerate(leading.tolist())
     ]
     fell = watch.fallen.tolist()
@@ -42,17 +36,6 @@ def outcome_of(columns: list[Tensor], leading: Tensor, whole: Trajectory) -> str
     if len(counts) == 1:
         return next(iter(counts)) or CONVERGED
     return "; ".join(f"{amount} of {len(told)} inputs: {each or others}" for each, amount in counts.items())
-
-
-def _rate_at_rest(whole: Trajectory, row: int) -> float:
-    """ln of what becomes of a tangent in one more step at the last state, in the leading direction there."""
-    last = whole.steps[-1].jacobian
-    columns, growth = random_frame(whole.samples, last.cols, 1, seed=0, dtype=last.dtype, device=last.device), 0.0
-    for _ in range(_TURNS):
-        columns = last.matmat(columns)
-        growth = float(columns[row].norm())
-        columns = columns / columns.norm(dim=1, keepdim=True).clamp_min(torch.finfo(columns.dtype).tiny)
-    return log(growth) if growth > 0 else -inf
 
 
 def size_growth(columns: list[Tensor]) -> Estimate:
