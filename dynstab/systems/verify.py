@@ -17,13 +17,17 @@ from dynstab.systems.dependence import Chain
 from dynstab.systems.segment import SegmentFunction, relative_change
 
 
+_MOVES = (1e-2, 1.0, 1e2, 1e4)
+"""Of a state, relative to its size: dead units wake at some of them, and what a trace has baked in never does."""
+
+
 def check_dependence(
     graph: Graph, subject: Subject, chain: Chain, values: dict[Any, Any], functions: Sequence[SegmentFunction]
 ) -> Check:
     """Moving the source moves the output: a trace that baked its input in would not.
 
-    An output may rest for a reason of its own: a weight of zero, or a signal that fades below rounding.
-    Then every step has to move by itself, with the zeros among the parameters perturbed.
+    An output may rest for a reason of its own: a weight of zero, dead units, or a signal that fades below rounding.
+    Then every step has to move by itself, with the zeros among the parameters perturbed and far enough for units to wake.
     """
     name = "output depends on the source"
     whole = SegmentFunction(chain.source, (chain.sink,), values)
@@ -36,15 +40,16 @@ def check_dependence(
     said = f"{resting} of {len(functions)} steps" if resting else "every step"
     moves = "rest" if resting else "moves"
     detail = (
-        "the output rests when the first state moves by 1% (a weight of zero, or a signal below rounding); "
-        f"each step by itself, parameters perturbed: {said} {moves}"
+        "the output rests when the first state moves by 1% (a weight of zero, dead units, or a signal below rounding); "
+        f"each step by itself, parameters perturbed, its state moved further: {said} {moves}"
     )
     return Check(check=name, passed=not resting, error=None, detail=detail)
 
 
 def _rests(function: SegmentFunction, values: dict[Any, Any]) -> bool:
     own = SegmentFunction(function.source, function.target, values)
-    return relative_change(own, tuple(values[node] for node in function.source), 1e-2) == 0
+    state = tuple(values[node] for node in function.source)
+    return all(relative_change(own, state, size) == 0 for size in _MOVES)
 
 
 def check_adjoint(operators: Sequence[JacobianOperator], precision: torch.dtype) -> Check:

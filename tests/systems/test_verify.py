@@ -56,3 +56,12 @@ def test_a_network_that_ignores_its_input_fails_the_check() -> None:
     failed = [check.check for check in system.checks if not check.passed]
     assert failed == ["output depends on the source"]
     assert "rest" in _detail(system)
+
+
+def test_dead_units_are_told_from_a_trace_that_lost_its_input() -> None:
+    model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5))
+    with torch.no_grad():
+        model[2].bias.fill_(-50.0)
+    system = depth_system(model, (torch.randn(3, 5),))
+    assert all(check.passed for check in system.checks)
+    assert "dead units" in _detail(system)
