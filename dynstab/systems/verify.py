@@ -16,7 +16,6 @@ from dynstab.linear.operator import JacobianOperator
 from dynstab.systems.dependence import Chain
 from dynstab.systems.segment import SegmentFunction, relative_change
 
-
 _MOVES = (1e-2, 1.0, 1e2, 1e4)
 """Of a state, relative to its size: dead units wake at some of them, and what a trace has baked in never does."""
 
@@ -27,7 +26,7 @@ def check_dependence(
     """Moving the source moves the output: a trace that baked its input in would not.
 
     An output may rest for a reason of its own: a weight of zero, dead units, or a signal that fades below rounding.
-    Then every step has to move by itself, with the zeros among the parameters perturbed and far enough for units to wake.
+    Then every step has to move by itself, with the zeros among the parameters perturbed and far enough to wake units.
     """
     name = "output depends on the source"
     whole = SegmentFunction(chain.source, (chain.sink,), values)
